@@ -1,0 +1,221 @@
+"""The shard format of puzzle data sets: what builders write and `puzzle_dataset` reads.
+
+    {root}/identifiers.json                 list, puzzle id -> name, "<blank>" at 0
+    {root}/{train,test}/dataset.json        PuzzleDatasetMetadata
+    {root}/{train,test}/{set}__inputs.npy   uint8 [examples, seq_len], grids row by row
+                        {set}__labels.npy   uint8 [examples, seq_len]
+                        {set}__puzzle_identifiers.npy   int32 [puzzles]
+                        {set}__puzzle_indices.npy       int32 [puzzles + 1], offsets into the examples
+                        {set}__group_indices.npy        int32 [groups + 1], offsets into the puzzles
+
+A puzzle is one task (its examples share an identifier); a group holds a puzzle and its augmented copies.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from utils.errors import UserError
+
+IGNORE_LABEL_ID = -100  # the label that the losses skip
+BLANK_IDENTIFIER = "<blank>"
+ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
+_VALUES_PER_CHECK = 1 << 26  # token values looked at together, to bound memory on memory-mapped shards
+
+Task = Literal["sudoku", "maze", "arc", "arithmetic"]
+
+
+class PuzzleDatasetMetadata(BaseModel):
+    """`dataset.json` of one split, with the published field names and order."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    pad_id: int
+    ignore_label_id: int | None
+    blank_identifier_id: int
+    vocab_size: int
+    seq_len: int
+    num_puzzle_identifiers: int
+    total_groups: int
+    mean_puzzle_examples: float
+    total_puzzles: int | None = None  # absent in older files
+    sets: list[str]
+    task: Task | None = None  # ours: what the grids show; published files lack it, see `task_of`
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One set of one split. Arrays are memory-mapped and read-only."""
+
+    name: str
+    inputs: np.ndarray  # [examples, seq_len]
+    labels: np.ndarray  # [examples, seq_len]
+    puzzle_identifiers: np.ndarray  # [puzzles]
+    puzzle_indices: np.ndarray  # [puzzles + 1]
+    group_indices: np.ndarray  # [groups + 1]
+
+
+def task_of(metadata: PuzzleDatasetMetadata) -> Task | None:
+    """What the grids show: as recorded, or guessed from the published shapes, or None."""
+    if metadata.task is not None:
+        return metadata.task
+    published: dict[tuple[int, int], Task] = {(81, 11): "sudoku", (900, 6): "maze", (900, 12): "arc", (36, 8): "sudoku"}
+    return published.get((metadata.seq_len, metadata.vocab_size))
+
+
+@contextmanager
+def build_folder(output_dir: Path | str, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes `output_dir` when the block ends without an error.
+
+    An interrupted build leaves no half-written data set behind, and an existing one is replaced only when asked.
+
+    Raises:
+        UserError: `output_dir` exists, is not empty, and `overwrite` is false.
+    """
+    output_dir = Path(output_dir)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())) and not overwrite:
+        raise UserError(f"{output_dir} exists and is not empty. Choose another --output-dir, or pass --overwrite.")
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output_dir.parent / f".{output_dir.name}.building-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if output_dir.is_dir():
+            shutil.rmtree(output_dir)
+        temporary.rename(output_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_metadata(folder: Path, metadata: PuzzleDatasetMetadata) -> None:
+    """Write `dataset.json`; `task` is left out where unknown, so published files come out byte for byte."""
+    fields = metadata.model_dump()
+    if fields["task"] is None:
+        del fields["task"]
+    with (folder / "dataset.json").open("w") as file:
+        json.dump(fields, file)
+
+
+def write_split(
+    folder: Path, arrays: Mapping[str, np.ndarray], metadata: PuzzleDatasetMetadata, set_name: str = "all"
+) -> None:
+    """Write one split: `arrays` has the five names of `ARRAYS`; tokens are stored as uint8, indices as int32."""
+    if set(arrays) != set(ARRAYS):
+        raise ValueError(f"arrays {sorted(arrays)}: expected exactly {sorted(ARRAYS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_metadata(folder, metadata)
+    for name, array in arrays.items():
+        dtype = np.uint8 if name in ("inputs", "labels") else np.int32
+        np.save(folder / f"{set_name}__{name}.npy", array.astype(dtype, copy=False))
+
+
+def write_identifiers(root: Path, names: list[str]) -> None:
+    """Write `identifiers.json`; `names[0]` must be the blank identifier."""
+    if not names or names[0] != BLANK_IDENTIFIER:
+        raise ValueError(f"identifiers must start with {BLANK_IDENTIFIER!r}, got {names[:1]}")
+    with (root / "identifiers.json").open("w") as file:
+        json.dump(names, file)
+
+
+def load_metadata(root: Path | str, split: str) -> PuzzleDatasetMetadata:
+    """Read `{root}/{split}/dataset.json`.
+
+    Raises:
+        UserError: the file is missing or malformed.
+    """
+    path = Path(root) / split / "dataset.json"
+    try:
+        return PuzzleDatasetMetadata.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: {root} is not a data set with a {split!r} split. "
+            "Build one with `python -m dataset.build_sudoku_dataset`, `dataset.build_maze_dataset`, "
+            "`dataset.build_arithmetic_dataset` or `dataset.build_arc_dataset` (each has --help)."
+        ) from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a dataset.json: {error}. Build the data set again.") from None
+
+
+def load_identifiers(root: Path | str) -> list[str] | None:
+    """Read `identifiers.json`, or None where the data set has none (some published copies)."""
+    path = Path(root) / "identifiers.json"
+    if not path.exists():
+        return None
+    try:
+        names = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}. Build the data set again.") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: expected a list of names. Build the data set again.")
+    return names
+
+
+def load_shard(root: Path | str, split: str, set_name: str, metadata: PuzzleDatasetMetadata) -> Shard:
+    """Memory-map one set and check it against its metadata.
+
+    Raises:
+        UserError: a file is missing, truncated, of another shape, or holds values out of range; names the file.
+    """
+    folder = Path(root) / split
+    arrays: dict[str, np.ndarray] = {}
+    for name in ARRAYS:
+        path = folder / f"{set_name}__{name}.npy"
+        try:
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing. Build the data set again.") from None
+        except (ValueError, OSError, EOFError) as error:
+            raise UserError(f"{path} is truncated or no .npy file ({error}). Build the data set again.") from None
+    _check(folder, set_name, arrays, metadata)
+    return Shard(name=set_name, **arrays)
+
+
+def _check(folder: Path, set_name: str, arrays: dict[str, np.ndarray], metadata: PuzzleDatasetMetadata) -> None:
+    def broken(name: str, what: str) -> UserError:
+        return UserError(f"{folder / f'{set_name}__{name}.npy'}: {what}. Build the data set again.")
+
+    for name, array in arrays.items():
+        ndim = 2 if name in ("inputs", "labels") else 1
+        if array.ndim != ndim or not np.issubdtype(array.dtype, np.integer):
+            raise broken(name, f"{array.dtype} of shape {array.shape}, expected whole numbers with {ndim} axes")
+    inputs, labels = arrays["inputs"], arrays["labels"]
+    for name in ("inputs", "labels"):
+        if arrays[name].shape[1] != metadata.seq_len:
+            raise broken(name, f"rows of {arrays[name].shape[1]} tokens, dataset.json says seq_len {metadata.seq_len}")
+    if len(inputs) != len(labels):
+        raise broken("labels", f"{len(labels)} rows for {len(inputs)} inputs")
+    for name, end, of in (
+        ("puzzle_indices", len(inputs), "examples"),
+        ("group_indices", len(arrays["puzzle_identifiers"]), "puzzles"),
+    ):
+        index = arrays[name]
+        if len(index) == 0 or index[0] != 0 or index[-1] != end or np.any(np.diff(index) < 0):
+            raise broken(name, f"must rise from 0 to the number of {of}, {end}")
+    if len(arrays["puzzle_indices"]) != len(arrays["puzzle_identifiers"]) + 1:
+        raise broken("puzzle_indices", f"{len(arrays['puzzle_identifiers'])} puzzles need one offset more than that")
+    identifiers = arrays["puzzle_identifiers"]
+    if len(identifiers) and (identifiers.min() < 0 or identifiers.max() >= metadata.num_puzzle_identifiers):
+        raise broken(
+            "puzzle_identifiers",
+            f"ids {identifiers.min()}..{identifiers.max()}, dataset.json allows 0..{metadata.num_puzzle_identifiers - 1}",
+        )
+    for name in ("inputs", "labels"):
+        low, high = _value_range(arrays[name])
+        ignored = metadata.ignore_label_id is not None and name == "labels"
+        if low < (min(0, IGNORE_LABEL_ID) if ignored else 0) or high >= metadata.vocab_size:
+            raise broken(name, f"tokens {low}..{high} out of the vocabulary 0..{metadata.vocab_size - 1}")
+
+
+def _value_range(array: np.ndarray) -> tuple[int, int]:
+    rows = max(1, _VALUES_PER_CHECK // max(1, array.shape[1]))
+    chunks = [array[start : start + rows] for start in range(0, len(array), rows)]
+    return min((int(c.min()) for c in chunks), default=0), max((int(c.max()) for c in chunks), default=0)

@@ -1,0 +1,33 @@
+"""The one exception that means "the input is wrong, not the program"."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+
+class UserError(ValueError):
+    """Bad input. The message names what was given, what is allowed, and how to mend it.
+
+    Command lines print the message alone and exit with status 2; any other exception keeps its traceback.
+    """
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the nearest of `allowed`, or an empty string."""
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def exit_on_user_error(main: Callable[[], None]) -> None:
+    """Run a command line; a `UserError` becomes one message on stderr and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        fail(error)
+
+
+def fail(error: UserError) -> NoReturn:
+    """Print the message of `error` and leave with status 2."""
+    print(f"\nerror: {error}", file=sys.stderr, flush=True)
+    sys.exit(2)
