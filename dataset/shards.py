@@ -18,14 +18,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError
 
-IGNORE_LABEL_ID = -100  # the label that the losses skip
 BLANK_IDENTIFIER = "<blank>"
 ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
 _VALUES_PER_CHECK = 1 << 26  # token values looked at together, to bound memory on memory-mapped shards
@@ -203,10 +203,10 @@ def _check(folder: Path, set_name: str, arrays: dict[str, np.ndarray], metadata:
     if len(arrays["puzzle_indices"]) != len(arrays["puzzle_identifiers"]) + 1:
         raise broken("puzzle_indices", f"{len(arrays['puzzle_identifiers'])} puzzles need one offset more than that")
     identifiers = arrays["puzzle_identifiers"]
-    if len(identifiers) and (identifiers.min() < 0 or identifiers.max() >= metadata.num_puzzle_identifiers):
+    last = metadata.num_puzzle_identifiers - 1
+    if len(identifiers) and (identifiers.min() < 0 or identifiers.max() > last):
         raise broken(
-            "puzzle_identifiers",
-            f"ids {identifiers.min()}..{identifiers.max()}, dataset.json allows 0..{metadata.num_puzzle_identifiers - 1}",
+            "puzzle_identifiers", f"ids {identifiers.min()}..{identifiers.max()}, dataset.json allows 0..{last}"
         )
     for name in ("inputs", "labels"):
         low, high = _value_range(arrays[name])

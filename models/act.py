@@ -1,0 +1,130 @@
+"""Adaptive computation time: the slots of a batch, their halting, and the continue target. Written once for all.
+
+A batch is a set of slots. Each slot works on one example for several supervised steps, then halts and takes the next
+example, so slots stand at different steps. (HRM paper, arXiv 2506.21734, "Adaptive computational time"; TRM paper,
+arXiv 2510.04871, section 4.6.)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from models.inner import InnerModel, ReasonerConfig
+
+
+@dataclass
+class Carry:
+    """What the slots take from one step to the next."""
+
+    states: dict[str, Tensor]  # latents by name, [batch, positions, hidden], detached
+    steps: Tensor  # int32 [batch], steps made on the current example
+    halted: Tensor  # bool [batch], whether the slot takes a new example at the next step
+    current_data: dict[str, Tensor]  # the example of each slot: inputs, labels, puzzle_identifiers
+
+    def map(self, function: Any) -> "Carry":
+        """A carry with `function` applied to every tensor (to move, slice or gather slots)."""
+        return Carry(
+            states={name: function(x) for name, x in self.states.items()},
+            steps=function(self.steps),
+            halted=function(self.halted),
+            current_data={name: function(x) for name, x in self.current_data.items()},
+        )
+
+
+def draw_min_steps(
+    batch: int, halt_max_steps: int, exploration_prob: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Exploration: the number of steps each slot must at least make, int32 [batch].
+
+    With probability `exploration_prob` uniform in 2..halt_max_steps, else 0. Drawn anew at each step.
+    """
+    explores = torch.rand(batch, generator=generator) < exploration_prob
+    minimum = torch.randint(2, max(3, halt_max_steps + 1), (batch,), generator=generator, dtype=torch.int32)
+    return minimum.where(explores, 0)
+
+
+class ACTModel(nn.Module):
+    """An inner model made into one that halts. Subclasses name `inner_class`.
+
+    Args:
+        config: the keys of the architecture and its data (`ReasonerConfig`); unknown ones are ignored here, as in the
+            published code. Command lines refuse them earlier.
+    """
+
+    inner_class: ClassVar[type[InnerModel]]
+
+    def __init__(self, config: Mapping[str, Any]):
+        super().__init__()
+        self.config: ReasonerConfig = self.inner_class.config_class(**config)
+        self.inner = self.inner_class(self.config)
+
+    @property
+    def puzzle_emb(self):
+        """The puzzle embedding, or None."""
+        return self.inner.puzzle_emb
+
+    def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
+        """A carry whose slots have all halted, so that the next step fills them from its batch."""
+        rows, device = batch["inputs"].shape[0], batch["inputs"].device
+        return Carry(
+            states=self.inner.empty_states(rows, device),
+            steps=torch.zeros(rows, dtype=torch.int32, device=device),
+            halted=torch.ones(rows, dtype=torch.bool, device=device),
+            current_data={name: torch.zeros_like(x) for name, x in batch.items()},
+        )
+
+    def forward(
+        self,
+        carry: Carry,
+        batch: Mapping[str, Tensor],
+        min_steps: Tensor | None = None,
+        compute_target_q: bool | None = None,
+    ) -> tuple[Carry, dict[str, Tensor]]:
+        """One step of every slot: refill the halted, reason, decide who halts.
+
+        Args:
+            carry, batch, min_steps: see `models.losses.ACTLossHead.forward`.
+            compute_target_q: in training, whether to compute the target of q_continue; None: as the architecture does.
+
+        Returns:
+            (new carry, outputs): logits [batch, seq, vocab]; q_halt_logits, q_continue_logits fp32 [batch]; in training
+            with a continue head also target_q_continue [batch].
+        """
+        # a halted slot takes the example in its row of the batch and starts from the initial states
+        states = self.inner.reset_states(carry.states, carry.halted)
+        data = {name: _where(carry.halted, batch[name], old) for name, old in carry.current_data.items()}
+        steps = torch.where(carry.halted, 0, carry.steps) + 1
+
+        states, logits, q_halt, q_continue = self.inner(states, data)
+        states = {name: z.detach() for name, z in states.items()}
+        outputs = {"logits": logits, "q_halt_logits": q_halt, "q_continue_logits": q_continue}
+
+        with torch.no_grad():
+            is_last = steps >= self.config.halt_max_steps
+            halted = is_last | self._wants_to_halt(q_halt, q_continue, steps, min_steps)
+            wants_target = self.inner.trains_continue if compute_target_q is None else compute_target_q
+            if self.training and self.config.halt_max_steps > 1 and wants_target:
+                # one more pass of the recursion: what would be gained by going on
+                _, _, next_halt, next_continue = self.inner(states, data)
+                best = torch.where(is_last, next_halt, torch.maximum(next_halt, next_continue))
+                outputs["target_q_continue"] = best.sigmoid()
+        return Carry(states, steps, halted, data), outputs
+
+    def _wants_to_halt(self, q_halt: Tensor, q_continue: Tensor, steps: Tensor, min_steps: Tensor | None) -> Tensor:
+        if self.config.halt_max_steps == 1 or not self.inner.halts_early(self.training):
+            return torch.zeros_like(steps, dtype=torch.bool)
+        wants = q_halt > (q_continue if self.inner.compares_continue else 0)
+        if self.training:
+            if min_steps is None:
+                min_steps = draw_min_steps(
+                    len(steps), self.config.halt_max_steps, self.config.halt_exploration_prob
+                ).to(steps.device)
+            wants &= steps >= min_steps
+        return wants
+
+
+def _where(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(condition.view(-1, *(1 for _ in range(old.ndim - 1))), new, old)

@@ -1,0 +1,155 @@
+"""Layers shared by every architecture: casted linear and embedding, rotary attention, SwiGLU, post-norm block.
+
+Weights are fp32 masters, cast to the dtype of the activations at each use.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+# Standard deviation of a unit normal truncated at +-2: dividing by it gives the truncated
+# distribution the requested std (as jax.nn.initializers.truncated_normal does).
+_STD_OF_TRUNCATED_NORMAL = 0.87962566103423978
+
+
+def trunc_normal_(tensor: Tensor, std: float) -> Tensor:
+    """Fill with a normal truncated at two standard deviations, rescaled so that its std is `std`."""
+    scale = std / _STD_OF_TRUNCATED_NORMAL
+    return nn.init.trunc_normal_(tensor, std=scale, a=-2 * scale, b=2 * scale)
+
+
+def rms_norm(x: Tensor, eps: float) -> Tensor:
+    """`x / sqrt(mean(x^2) + eps)` over the last axis, without a weight, in fp32, cast back."""
+    x32 = x.float()
+    return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+class CastedLinear(nn.Module):
+    """Linear layer with an fp32 weight cast to the input's dtype. [..., in] -> [..., out]."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(trunc_normal_(torch.empty(out_features, in_features), in_features**-0.5))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class CastedEmbedding(nn.Module):
+    """Embedding with an fp32 table, cast to `dtype`. int [...] -> [..., width]."""
+
+    def __init__(self, num_embeddings: int, width: int, std: float, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+        self.embedding_weight = nn.Parameter(trunc_normal_(torch.empty(num_embeddings, width), std))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.embedding_weight.to(self.dtype))
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of the rotary angles, fp32 [positions, head_dim]."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class RotaryEmbedding(nn.Module):
+    """Angles of rotary position embeddings (arXiv 2104.09864), in the "rotate-half" layout."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, head_dim: int, positions: int, theta: float):
+        super().__init__()
+        frequencies = 1.0 / (theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim))
+        angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies).repeat(1, 2)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self) -> Rotation:
+        return Rotation(self.cos, self.sin)
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Rotate [batch, heads, positions, head_dim] by its positions, in fp32, cast back."""
+    x32 = x.float()
+    first, second = x32.chunk(2, dim=-1)
+    return (x32 * rotation.cos + torch.cat((-second, first), dim=-1) * rotation.sin).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all positions, no biases. [batch, positions, hidden] -> the same.
+
+    The heads are `hidden // heads` wide each; where that does not divide evenly the attention is narrower
+    than the model (the published baseline: 12 heads of 42 in 512).
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, causal: bool = False):
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = hidden_size // num_heads
+        self.causal = causal
+        width = self.head_dim * num_heads
+        self.qkv_proj = CastedLinear(hidden_size, 3 * width)
+        self.o_proj = CastedLinear(width, hidden_size)
+
+    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        # one projection holds all query heads, then all key heads, then all value heads
+        q, k, v = rearrange(self.qkv_proj(x), "b s (qkv h d) -> qkv b h s d", qkv=3, h=self.num_heads)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.o_proj(rearrange(y, "b h s d -> b s (h d)"))
+
+
+def swiglu_width(width: int, expansion: float) -> int:
+    """Inner width of a SwiGLU: two thirds of `expansion * width`, rounded up to a multiple of 256."""
+    return math.ceil(round(expansion * width * 2 / 3) / 256) * 256
+
+
+class SwiGLU(nn.Module):
+    """`down(silu(gate(x)) * up(x))` over the last axis (arXiv 2002.05202), no biases. [..., width] -> the same."""
+
+    def __init__(self, width: int, expansion: float):
+        super().__init__()
+        inner = swiglu_width(width, expansion)
+        self.gate_up_proj = CastedLinear(width, 2 * inner)
+        self.down_proj = CastedLinear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """Post-norm block: `h = norm(h + mix(h)); h = norm(h + swiglu(h))`. [batch, positions, hidden] -> the same.
+
+    `mix` is attention, or with `mlp_t` a SwiGLU over the positions; that one's norm runs on the transposed
+    tensor, so over the positions too.
+    """
+
+    def __init__(
+        self, hidden_size: int, num_heads: int, expansion: float, positions: int, mlp_t: bool, eps: float, causal: bool
+    ):
+        super().__init__()
+        self.eps = eps
+        if mlp_t:
+            self.mlp_t, self.self_attn = SwiGLU(positions, expansion), None
+        else:
+            self.mlp_t, self.self_attn = None, Attention(hidden_size, num_heads, causal)
+        self.mlp = SwiGLU(hidden_size, expansion)
+
+    def forward(self, h: Tensor, rotation: Rotation | None) -> Tensor:
+        if self.mlp_t is not None:
+            h_t = h.transpose(1, 2)
+            h = rms_norm(h_t + self.mlp_t(h_t), self.eps).transpose(1, 2)
+        elif self.self_attn is not None:
+            h = rms_norm(h + self.self_attn(h, rotation), self.eps)
+        return rms_norm(h + self.mlp(h), self.eps)

@@ -1,0 +1,125 @@
+"""Losses and the loss head: what one supervised ACT step is trained on and how it is measured."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.act import ACTModel, Carry
+from utils.constants import IGNORE_LABEL_ID
+
+TokenLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def log_stablemax(logits: Tensor) -> Tensor:
+    """`log(s / sum s)` over the last axis, s(v) = v + 1 for v >= 0 and 1 / (1 - v) below (arXiv 2501.04697)."""
+    s = torch.where(logits < 0, 1 / (1 - logits + 1e-30), logits + 1)
+    return torch.log(s / s.sum(-1, keepdim=True))
+
+
+def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Loss of each token, 0 where the label is ignored. [..., vocab], [...] -> float64 [...].
+
+    Apple GPUs have no float64; there, and only there, it is computed in float32.
+    """
+    dtype = torch.float32 if logits.device.type == "mps" else torch.float64
+    valid = labels != IGNORE_LABEL_ID
+    picked = log_stablemax(logits.to(dtype)).gather(-1, torch.where(valid, labels, 0).long().unsqueeze(-1))
+    return -torch.where(valid, picked.squeeze(-1), 0)
+
+
+def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Loss of each token, 0 where the label is ignored. [..., vocab], [...] -> float32 [...]."""
+    flat = F.cross_entropy(
+        logits.float().flatten(0, -2), labels.flatten().long(), ignore_index=IGNORE_LABEL_ID, reduction="none"
+    )
+    return flat.view(labels.shape)
+
+
+TOKEN_LOSSES: dict[str, TokenLoss] = {
+    "stablemax_cross_entropy": stablemax_cross_entropy,
+    "softmax_cross_entropy": softmax_cross_entropy,
+}
+
+
+class ACTLossHead(nn.Module):
+    """One ACT step with its loss and metrics.
+
+    Loss per example: mean token loss + 0.5 * (BCE(q_halt, all tokens right) + BCE(q_continue, target)), **summed**
+    over the batch; the caller divides by the global batch size. (TRM paper, section 4, figure 3.)
+    """
+
+    def __init__(self, model: ACTModel, loss_type: str = "stablemax_cross_entropy"):
+        super().__init__()
+        if loss_type not in TOKEN_LOSSES:
+            raise ValueError(f"loss_type {loss_type!r}: allowed are {', '.join(TOKEN_LOSSES)}")
+        self.model = model
+        self.loss_fn = TOKEN_LOSSES[loss_type]
+
+    def initial_carry(self, batch: dict[str, Tensor]) -> Carry:
+        """A carry in which every slot waits for an example."""
+        return self.model.initial_carry(batch)
+
+    def forward(
+        self,
+        carry: Carry,
+        batch: dict[str, Tensor],
+        return_keys: Sequence[str] = (),
+        min_steps: Tensor | None = None,
+    ) -> tuple[Carry, Tensor, dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """One step of every slot.
+
+        Args:
+            carry: the slots.
+            batch: examples for the slots that have halted: inputs, labels [batch, seq], puzzle_identifiers [batch].
+            return_keys: outputs wanted back, of logits, preds, q_halt_logits, q_continue_logits, target_q_continue.
+            min_steps: steps that each slot must at least make, int [batch]; drawn here when absent (see
+                `models.act.draw_min_steps`).
+
+        Returns:
+            (new carry, summed loss, metrics, the outputs asked for, whether all slots have halted). Metrics are sums:
+            count, accuracy, exact_accuracy, q_halt_accuracy and steps over the slots that halted on this step and
+            have a label; the losses over the whole batch.
+        """
+        carry, outputs = self.model(carry=carry, batch=batch, min_steps=min_steps)
+        labels = carry.current_data["labels"]
+        with torch.no_grad():
+            outputs["preds"] = outputs["logits"].argmax(-1)
+            scored = Score(outputs["preds"], outputs["q_halt_logits"], labels)
+            counted = carry.halted & scored.labelled
+            metrics = {
+                "count": counted.sum(),
+                "accuracy": scored.accuracy.where(counted, 0).sum(),
+                "exact_accuracy": (counted & scored.exact).sum(),
+                "q_halt_accuracy": (counted & scored.q_halt_right).sum(),
+                "steps": carry.steps.where(counted, 0).sum(),
+            }
+        label_count = scored.label_count.clamp_min(1)
+        lm_loss = (self.loss_fn(outputs["logits"], labels) / label_count.unsqueeze(-1)).sum()
+        q_halt_loss = _binary_cross_entropy(outputs["q_halt_logits"], scored.exact)
+        metrics |= {"lm_loss": lm_loss.detach(), "q_halt_loss": q_halt_loss.detach()}
+        q_loss = q_halt_loss
+        if "target_q_continue" in outputs:
+            q_continue_loss = _binary_cross_entropy(outputs["q_continue_logits"], outputs["target_q_continue"])
+            metrics["q_continue_loss"] = q_continue_loss.detach()
+            q_loss = q_loss + q_continue_loss
+        wanted = {key: outputs[key].detach() for key in return_keys if key in outputs}
+        return carry, lm_loss + 0.5 * q_loss, metrics, wanted, carry.halted.all()
+
+
+class Score:
+    """How well predictions [batch, seq] and halting logits [batch] fit labels [batch, seq]; fields are [batch]."""
+
+    def __init__(self, preds: Tensor, q_halt_logits: Tensor, labels: Tensor):
+        valid = labels != IGNORE_LABEL_ID
+        right = (valid & (preds == labels)).sum(-1)
+        self.label_count = valid.sum(-1)
+        self.labelled = self.label_count > 0
+        self.accuracy = right.float() / self.label_count.clamp_min(1)
+        self.exact = right == self.label_count  # an example without labels counts as right
+        self.q_halt_right = (q_halt_logits >= 0) == self.exact
+
+
+def _binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="sum")

@@ -1,0 +1,44 @@
+"""TRM with a single latent z (arXiv 2510.04871, ablation "single z"), which is both answer and reasoning.
+
+A cycle is L_cycles times `z = f(z + x)` and once `z = f(z)`; H_cycles cycles a step, all but the last without gradient.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from models.act import ACTModel
+from models.inner import InnerModel, Level, ReasonerConfig
+from models.layers import Rotation
+
+
+class SingleLatentInner(InnerModel):
+    """The recursion of TRM with one latent."""
+
+    states: ClassVar = {"z_L": "L_init"}
+
+    def __init__(self, config: ReasonerConfig):
+        super().__init__(config)
+        self.L_level = Level(config, config.L_layers, self.positions)
+
+    def cycle(self, z: Tensor, x: Tensor, rotation: Rotation | None) -> Tensor:
+        for _ in range(self.config.L_cycles):
+            z = self.L_level(z, x, rotation)
+        return self.L_level(z, None, rotation)
+
+    def recurse(self, z: dict[str, Tensor], x: Tensor, rotation: Rotation | None) -> dict[str, Tensor]:
+        z_L = z["z_L"]
+        with torch.no_grad():
+            for _ in range(self.config.H_cycles - 1):
+                z_L = self.cycle(z_L, x, rotation)
+        return {"z_L": self.cycle(z_L, x, rotation)}
+
+
+class SingleLatentModel(ACTModel):
+    """Single-latent TRM with adaptive computation time."""
+
+    inner_class = SingleLatentInner
+
+
+TinyRecursiveReasoningModel_ACTV1 = SingleLatentModel  # the published identifier

@@ -1,0 +1,88 @@
+"""The puzzle embedding: a large table of which a batch touches a few rows, trained by sign descent on those rows."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+
+class SparsePuzzleEmbedding(nn.Module):
+    """Table [puzzles, width] without a dense gradient.
+
+    In training the batch's rows are copied to a leaf, `local_weights` [batch, width], which gets the gradient;
+    `SparseSignSGD` applies it to the table. The table itself is a buffer, zero at the start.
+    """
+
+    weights: Tensor
+
+    def __init__(self, num_puzzles: int, width: int, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+        self.register_buffer("weights", torch.zeros(num_puzzles, width))
+        self.local_weights: Tensor | None = None
+        self.local_ids: Tensor | None = None
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int [batch] -> [batch, width] in `dtype`."""
+        rows = self.weights[ids]
+        if self.training and torch.is_grad_enabled():
+            rows = rows.requires_grad_()
+            self.local_weights, self.local_ids = rows, ids
+        return rows.to(self.dtype)
+
+    def take_gradient(self) -> tuple[Tensor, Tensor] | None:
+        """(ids [batch], gradient [batch, width]) of the last forward and backward, once; None without one."""
+        rows, ids = self.local_weights, self.local_ids
+        self.local_weights = self.local_ids = None
+        if rows is None or ids is None or rows.grad is None:
+            return None
+        return ids, rows.grad
+
+
+class SparseSignSGD(Optimizer):
+    """Sign descent on the touched rows: `row = row * (1 - lr * weight_decay) - lr * sign(gradient)`.
+
+    The gradient of a row is the sum over the batch and over all ranks. Rows not in the batch do not move. There is
+    no state. With gradient accumulation call `collect()` after each backward; `step()` applies all that was collected.
+    """
+
+    def __init__(self, embeddings: Iterable[SparsePuzzleEmbedding], lr: float = 1e-2, weight_decay: float = 0.1):
+        self.embeddings = list(embeddings)
+        self._collected: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.embeddings]
+        super().__init__([e.weights for e in self.embeddings], {"lr": lr, "weight_decay": weight_decay})
+
+    def collect(self) -> None:
+        """Take the gradient of the last backward off the embeddings."""
+        for embedding, collected in zip(self.embeddings, self._collected, strict=True):
+            gradient = embedding.take_gradient()
+            if gradient is not None:
+                collected.append(gradient)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Apply and forget the collected gradients. All ranks must hold equally many rows."""
+        if closure is not None:
+            raise ValueError("SparseSignSGD takes no closure")
+        self.collect()
+        lr, weight_decay = self.param_groups[0]["lr"], self.param_groups[0]["weight_decay"]
+        for embedding, collected in zip(self.embeddings, self._collected, strict=True):
+            if not collected:
+                continue
+            ids = _all_gather(torch.cat([ids for ids, _ in collected]))
+            gradients = _all_gather(torch.cat([gradient for _, gradient in collected]))
+            collected.clear()
+            unique, inverse = ids.unique(return_inverse=True)
+            summed = gradients.new_zeros(len(unique), gradients.shape[1]).index_add_(0, inverse, gradients)
+            rows = embedding.weights[unique].mul_(1 - lr * weight_decay).add_(summed.sign_(), alpha=-lr)
+            embedding.weights[unique] = rows
+
+
+def _all_gather(x: Tensor) -> Tensor:
+    if not dist.is_initialized():
+        return x
+    gathered = x.new_empty(dist.get_world_size() * x.shape[0], *x.shape[1:])
+    dist.all_gather_into_tensor(gathered, x.contiguous())
+    return gathered

@@ -1,0 +1,109 @@
+"""AdamATan2, the choice of the dense optimizer by name, and the learning-rate schedule."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from utils.errors import UserError
+
+OptimizerName = Literal["adam_atan2", "adam_atan2_cuda", "adamw"]
+
+
+class AdamATan2(Optimizer):
+    """Adam with atan2 in place of the division, so without epsilon (arXiv 2407.05872), as adam-atan2 0.0.3 computes it.
+
+        p *= 1 - lr * weight_decay
+        m  = m + (1 - beta1) * (g - m)
+        v  = beta2 * v + (1 - beta2) * g^2
+        p -= lr / (1 - beta1^t) * atan2(m, sqrt(v) / sqrt(1 - beta2^t))
+
+    Note where the two corrections stand: other packages of a similar name put them elsewhere. lr = 0 is legal.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+    ):
+        if lr < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(
+                f"lr={lr}, weight_decay={weight_decay}, betas={betas}: lr and weight_decay must be >= 0, "
+                "betas in [0, 1)"
+            )
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update every parameter that has a gradient."""
+        if closure is not None:
+            raise ValueError("AdamATan2 takes no closure")
+        for group in self.param_groups:
+            parameters: list[Tensor] = [p for p in group["params"] if p.grad is not None]
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter] = {
+                        "step": 0,
+                        "exp_avg": torch.zeros_like(parameter),
+                        "exp_avg_sq": torch.zeros_like(parameter),
+                    }
+                self.state[parameter]["step"] += 1
+            # parameters that have been stepped equally often are updated together
+            for step in sorted({self.state[p]["step"] for p in parameters}):
+                self._update([p for p in parameters if self.state[p]["step"] == step], step, group)
+
+    def _update(self, parameters: list[Tensor], step: int, group: dict[str, Any]) -> None:
+        lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
+        gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
+        averages = [self.state[p]["exp_avg"] for p in parameters]
+        squares = [self.state[p]["exp_avg_sq"] for p in parameters]
+        torch._foreach_mul_(parameters, 1 - lr * weight_decay)
+        torch._foreach_lerp_(averages, gradients, 1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
+        denominators = torch._foreach_sqrt(squares)
+        torch._foreach_div_(denominators, math.sqrt(1 - beta2**step))
+        for parameter, average, denominator in zip(parameters, averages, denominators, strict=True):
+            parameter.sub_(torch.atan2(average, denominator), alpha=lr / (1 - beta1**step))
+
+
+def make_optimizer(
+    name: OptimizerName, params: list[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float
+) -> Optimizer:
+    """The dense optimizer called `name`.
+
+    Raises:
+        UserError: the CUDA package is asked for and cannot be used here.
+    """
+    match name:
+        case "adam_atan2":
+            return AdamATan2(params, lr=lr, betas=betas, weight_decay=weight_decay)
+        case "adamw":
+            return torch.optim.AdamW(params, lr=lr, betas=betas, weight_decay=weight_decay)
+        case "adam_atan2_cuda":
+            how = (
+                "It is a CUDA source build: with nvcc of torch's CUDA version on PATH run "
+                "`uv pip install --no-build-isolation adam-atan2`. optimizer=adam_atan2 computes the same update "
+                "without it, on every device."
+            )
+            if not torch.cuda.is_available():
+                raise UserError(f"optimizer=adam_atan2_cuda runs on CUDA only, and there is no CUDA device here. {how}")
+            try:
+                from adam_atan2 import AdamATan2 as CudaAdamATan2  # pyright: ignore[reportMissingImports]
+            except ImportError as error:
+                raise UserError(f"optimizer=adam_atan2_cuda needs the package adam-atan2 ({error}). {how}") from None
+            # the package refuses lr = 0 at construction; the schedule sets the rate before each step
+            return CudaAdamATan2(params, lr=lr or 1e-12, betas=betas, weight_decay=weight_decay)
+
+
+def learning_rate(base: float, step: int, total_steps: int, warmup_steps: int, min_ratio: float) -> float:
+    """Linear warm-up, then cosine from `base` to `base * min_ratio` (1.0: constant). Steps count from 1."""
+    if step < warmup_steps:
+        return base * step / max(1, warmup_steps)
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return base * (min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
