@@ -1,0 +1,154 @@
+"""Checkpoints: `step_<N>`, the weights in the published format, and `step_<N>_train_state.pt`, what a resume needs too.
+
+A file is written under a temporary name and renamed, so a checkpoint is there whole or not at all. The train state is
+written after the weights: where it exists, both do.
+"""
+
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UserError
+
+COMPILED_PREFIX = "_orig_mod."  # published files hold the state of a compiled model; its code loads no other names
+TRAIN_STATE_SUFFIX = "_train_state.pt"
+TRAIN_STATE_VERSION = 1
+
+
+def weights_path(folder: Path, step: int) -> Path:
+    """The weights of `step`."""
+    return folder / f"step_{step}"
+
+
+def train_state_path(folder: Path, step: int) -> Path:
+    """The train state of `step`."""
+    return folder / f"step_{step}{TRAIN_STATE_SUFFIX}"
+
+
+def save_weights(folder: Path, step: int, head: nn.Module) -> None:
+    """Write the weights of `head` as they are now, with the published names."""
+    _save({COMPILED_PREFIX + name: value for name, value in head.state_dict().items()}, weights_path(folder, step))
+
+
+def save_train_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
+    """Write the train state of `step`, then delete all but the `keep` newest ones (weights are never deleted)."""
+    _save({"version": TRAIN_STATE_VERSION, **state}, train_state_path(folder, step))
+    for old in _train_state_steps(folder)[:-keep]:
+        train_state_path(folder, old).unlink()
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict of a weights file with the names of an uncompiled `ACTLossHead`, memory-mapped.
+
+    Raises:
+        UserError: the file is missing, corrupted, or holds something else.
+    """
+    state = _load(path)
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is no weights file: expected a dictionary of tensors.{_train_state_hint(path)}")
+    names = {name: name.removeprefix(COMPILED_PREFIX) for name in state}
+    return {new if new.startswith("model.") else f"model.{new}": state[old] for old, new in names.items()}
+
+
+def load_train_state(path: Path) -> dict[str, Any]:
+    """A train state.
+
+    Raises:
+        UserError: the file is missing, corrupted, or of another version.
+    """
+    state = _load(path)
+    if state.get("version") != TRAIN_STATE_VERSION:
+        raise UserError(
+            f"{path} is no train state of version {TRAIN_STATE_VERSION}. Load the weights beside it instead "
+            f"(load_checkpoint={str(path).removesuffix(TRAIN_STATE_SUFFIX)}), which starts a new run from them."
+        )
+    return state
+
+
+def latest_step(folder: Path) -> int | None:
+    """The newest step of `folder` that can be resumed, or None."""
+    steps = [step for step in _train_state_steps(folder) if weights_path(folder, step).exists()]
+    return steps[-1] if steps else None
+
+
+def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path, skip: tuple[str, ...] = ()) -> None:
+    """Refuse weights of another architecture.
+
+    Raises:
+        UserError: names or shapes differ (other than those in `skip`); names some of them.
+    """
+    mine = module.state_dict()
+    missing = [name for name in mine if name not in state]
+    foreign = [name for name in state if name not in mine]
+    shapes = [
+        f"{name} is {list(state[name].shape)}, the model's {list(value.shape)}"
+        for name, value in mine.items()
+        if name in state and name not in skip and state[name].shape != value.shape
+    ]
+    differences = [
+        *(f"it lacks {name}" for name in missing),
+        *(f"it has {name}, which the model lacks" for name in foreign),
+        *shapes,
+    ]
+    if differences:
+        more = f"\n  and {len(differences) - 4} more" if len(differences) > 4 else ""
+        raise UserError(
+            f"{path} holds another architecture:\n  " + "\n  ".join(differences[:4]) + more + "\n"
+            "Set arch to what the all_config.yaml beside the checkpoint says."
+        )
+
+
+def _train_state_steps(folder: Path) -> list[int]:
+    pattern = re.compile(rf"step_(\d+){re.escape(TRAIN_STATE_SUFFIX)}")
+    matches = (pattern.fullmatch(path.name) for path in folder.glob("step_*"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _save(content: object, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch reports a failed write as RuntimeError, with the operating system's error behind it
+        causes = [error, error.__context__, error.__cause__]
+        cause = next((e for e in causes if isinstance(e, OSError)), error)
+        raise UserError(
+            f"could not write the checkpoint {path}: {cause}. The checkpoints written before are untouched. "
+            "Free some space or choose another checkpoint_path, then go on with load_checkpoint=latest."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"load_checkpoint: there is no file {path}.{_train_state_hint(path)}") from None
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is corrupted or no checkpoint ({first_line}). Load another step.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}.")
+    return content
+
+
+def _is_zip(path: Path) -> bool:
+    """Files of torch before 1.6 are no zip archives and cannot be memory-mapped."""
+    return path.is_file() and zipfile.is_zipfile(path)
+
+
+def _train_state_hint(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    found = sorted(file.name for file in folder.glob("step_*")) if folder.is_dir() else []
+    return f" In {folder} there are: {', '.join(found[:8])}." if found else ""

@@ -1,0 +1,54 @@
+"""Choice of device and dtype, in one place, with the reason."""
+
+from typing import Literal
+
+import torch
+
+from utils.errors import UserError
+
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+
+
+def choose_device(wanted: DeviceName, local_rank: int = 0) -> tuple[torch.device, str]:
+    """(device, reason). `auto` takes cuda, then mps, then cpu.
+
+    Raises:
+        UserError: the device asked for is not here.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    have = [name for name, there in (("cuda", cuda), ("mps", mps), ("cpu", True)) if there]
+    if wanted != "auto" and wanted not in have:
+        why = "this torch finds no CUDA device" if wanted == "cuda" else "this torch finds no Apple GPU"
+        raise UserError(f"device={wanted}, but {why}. Here there is: {', '.join(have)}; or use device=auto.")
+    name = have[0] if wanted == "auto" else wanted
+    reason = "as asked" if wanted != "auto" else f"the first of {', '.join(have)}"
+    if name != "cuda":
+        return torch.device(name), reason
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}. "
+            "Lower torchrun's --nproc-per-node."
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device, f"{reason}: {torch.cuda.get_device_name(device)}"
+
+
+def choose_dtype(wanted: str, device: torch.device) -> tuple[str, str]:
+    """(forward dtype, reason). `auto` takes bfloat16 where the hardware computes in it, else float32."""
+    native = _has_bfloat16(device)
+    if wanted == "auto":
+        return ("bfloat16", "this device computes in it") if native else ("float32", "no fast bfloat16 here")
+    if wanted == "bfloat16" and not native:
+        return wanted, "as configured, but slow on this device: arch.forward_dtype=auto would take float32"
+    return wanted, "as configured"
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    match device.type:
+        case "cuda":
+            return torch.cuda.get_device_capability(device) >= (8, 0)
+        case "cpu":
+            return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        case _:
+            return False

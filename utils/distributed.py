@@ -1,0 +1,109 @@
+"""torch.distributed as torchrun starts it; with a single process every function here is the identity."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which process this is."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def launched_ranks() -> Ranks:
+    """What the launcher's environment says (torchrun: RANK, WORLD_SIZE, LOCAL_RANK)."""
+    return Ranks(*(int(os.environ.get(key, value)) for key, value in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))))
+
+
+@contextmanager
+def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
+    """The default process group while the block runs, NCCL on CUDA and gloo elsewhere; none for a single process."""
+    started_here = "RANK" in os.environ and not dist.is_initialized()
+    if started_here:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        # rank 0 may build a data set while the others wait
+        dist.init_process_group(
+            backend,
+            timeout=timedelta(hours=2),
+            device_id=device if device.type == "cuda" else None,
+        )
+    try:
+        yield
+    finally:
+        if started_here:
+            dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def broadcast_object(value: T) -> T:
+    """Rank 0's `value`, on every rank."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def broadcast_module(module: nn.Module) -> None:
+    """Rank 0's parameters and buffers, on every rank."""
+    if dist.is_initialized():
+        with torch.no_grad():
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor, src=0)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Sum the gradients over all ranks in one flat all-reduce."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if gradients:
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+
+
+def sum_over_ranks(values: dict[str, Tensor]) -> dict[str, float]:
+    """Named scalars summed over all ranks in fp64 (fp32 on Apple GPUs), in one all-reduce and one read."""
+    if not values:
+        return {}
+    device = next(iter(values.values())).device
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    stacked = torch.stack([value.detach().to(dtype) for value in values.values()])
+    if dist.is_initialized():
+        dist.all_reduce(stacked)
+    return dict(zip(values, stacked.tolist(), strict=True))
+
+
+def gather_rows(tensor: Tensor) -> Tensor:
+    """Concatenate the ranks' [rows, ...] tensors along the first axis, bit by bit, on every rank."""
+    if not dist.is_initialized():
+        return tensor
+    # as bytes, because not every backend moves every dtype
+    mine = tensor.contiguous().view(len(tensor), -1).view(torch.uint8)
+    whole = mine.new_empty(dist.get_world_size() * mine.shape[0], mine.shape[1])
+    dist.all_gather_into_tensor(whole, mine)
+    return whole.view(tensor.dtype).view(-1, *tensor.shape[1:])

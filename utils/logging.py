@@ -1,0 +1,122 @@
+"""Where a run's numbers go: always metrics.jsonl, on top of it W&B, and a progress bar. Rank 0 only."""
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from utils.config import WandbMode
+
+METRICS_FILE = "metrics.jsonl"
+PERF_FILE = "perf.jsonl"
+
+
+def new_wandb_id() -> str:
+    """An identifier under which W&B keeps a run over restarts."""
+    return secrets.token_hex(4)
+
+
+def choose_wandb_mode(wanted: WandbMode | None) -> tuple[WandbMode, str]:
+    """(mode, reason): as configured, else WANDB_MODE, else online where there is a login, else disabled."""
+    if wanted is not None:
+        return wanted, "as configured"
+    from_environment = os.environ.get("WANDB_MODE")
+    if from_environment == "online" or from_environment == "offline" or from_environment == "disabled":
+        return from_environment, "WANDB_MODE"
+    if _has_wandb_login():
+        return "online", "logged in"
+    return "disabled", "no login found; wandb_mode=offline records a run all the same"
+
+
+def _has_wandb_login() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")
+
+
+class RunLog:
+    """The log of one run, one line a step.
+
+    metrics.jsonl holds what the run computes, so it is the same, byte for byte, however often the run is interrupted.
+    What depends on the machine's mood (examples per second) goes to perf.jsonl and, as `perf/...`, to W&B.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int,
+        total_steps: int,
+        config: dict[str, Any],
+        project: str,
+        name: str,
+        wandb_id: str,
+        wandb_mode: WandbMode,
+    ):
+        """Open the log in `folder`; lines of steps from `first_step` on, left by an interrupted run, are cut off."""
+        self._metrics = _open_for_append(folder / METRICS_FILE, first_step)
+        self._perf = _open_for_append(folder / PERF_FILE, first_step)
+        self._bar = tqdm(total=total_steps, initial=first_step - 1, dynamic_ncols=True, desc="train", mininterval=0.5)
+        self._wandb = None
+        if wandb_mode != "disabled":
+            import wandb
+
+            self._wandb = wandb.init(
+                project=project, name=name, id=wandb_id, resume="allow", mode=wandb_mode, config=config, dir=str(folder)
+            )
+
+    def step(self, step: int, metrics: dict[str, float], perf: dict[str, float]) -> None:
+        """Record one step."""
+        _write_line(self._metrics, {"step": step, **metrics})
+        _write_line(self._perf, {"step": step, **perf})
+        if self._wandb is not None:
+            self._wandb.log({**metrics, **perf}, step=step)
+        shown = {
+            "loss": f"{metrics.get('train/lm_loss', 0.0):.3f}",
+            "exact": f"{metrics['train/exact_accuracy']:.3f}" if "train/exact_accuracy" in metrics else "-",
+            "examples/s": f"{perf.get('perf/examples_per_second', 0.0):.0f}",
+        }
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(1)
+
+    def picture(self, key: str, path: Path) -> None:
+        """Show a PNG in W&B."""
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({key: wandb.Image(str(path))})
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress bar."""
+        self._bar.write(text)
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        self._bar.close()
+        self._metrics.close()
+        self._perf.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _open_for_append(path: Path, first_step: int) -> TextIO:
+    if path.exists():
+        kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) < first_step]
+        temporary = path.with_name(f".{path.name}.writing")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
+    return path.open("a", buffering=1)  # line by line, so that a killed run loses nothing
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else float("inf")
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # cut off in the middle
+
+
+def _write_line(file: TextIO, values: dict[str, Any]) -> None:
+    file.write(json.dumps(values) + "\n")
