@@ -66,6 +66,10 @@ class ACTModel(nn.Module):
         """The puzzle embedding, or None."""
         return self.inner.puzzle_emb
 
+    def compile_recursion(self) -> None:
+        """Compile the recursion, where the time goes. Module and parameter names stay as they are."""
+        self.inner.recurse = torch.compile(self.inner.recurse)
+
     def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
         """A carry whose slots have all halted, so that the next step fills them from its batch."""
         rows, device = batch["inputs"].shape[0], batch["inputs"].device
@@ -104,7 +108,10 @@ class ACTModel(nn.Module):
 
         with torch.no_grad():
             is_last = steps >= self.config.halt_max_steps
-            halted = is_last | self._wants_to_halt(q_halt, q_continue, steps, min_steps)
+            halted = is_last
+            if self.config.halt_max_steps > 1 and self.inner.halts_early(self.training):
+                wants = self.wants_to_halt(outputs)
+                halted = is_last | (wants & (steps >= self._min_steps(steps, min_steps)) if self.training else wants)
             wants_target = self.inner.trains_continue if compute_target_q is None else compute_target_q
             if self.training and self.config.halt_max_steps > 1 and wants_target:
                 # one more pass of the recursion: what would be gained by going on
@@ -113,17 +120,14 @@ class ACTModel(nn.Module):
                 outputs["target_q_continue"] = best.sigmoid()
         return Carry(states, steps, halted, data), outputs
 
-    def _wants_to_halt(self, q_halt: Tensor, q_continue: Tensor, steps: Tensor, min_steps: Tensor | None) -> Tensor:
-        if self.config.halt_max_steps == 1 or not self.inner.halts_early(self.training):
-            return torch.zeros_like(steps, dtype=torch.bool)
-        wants = q_halt > (q_continue if self.inner.compares_continue else 0)
-        if self.training:
-            if min_steps is None:
-                min_steps = draw_min_steps(
-                    len(steps), self.config.halt_max_steps, self.config.halt_exploration_prob
-                ).to(steps.device)
-            wants &= steps >= min_steps
-        return wants
+    def wants_to_halt(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Whether the halting head would stop here, bool [batch]."""
+        return outputs["q_halt_logits"] > (outputs["q_continue_logits"] if self.inner.compares_continue else 0)
+
+    def _min_steps(self, steps: Tensor, given: Tensor | None) -> Tensor:
+        if given is None:
+            given = draw_min_steps(len(steps), self.config.halt_max_steps, self.config.halt_exploration_prob)
+        return given.to(steps.device)
 
 
 def _where(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -85,8 +85,8 @@ class ACTLossHead(nn.Module):
         carry, outputs = self.model(carry=carry, batch=batch, min_steps=min_steps)
         labels = carry.current_data["labels"]
         with torch.no_grad():
-            outputs["preds"] = outputs["logits"].argmax(-1)
-            scored = Score(outputs["preds"], outputs["q_halt_logits"], labels)
+            scored = Score(outputs["logits"].argmax(-1), outputs["q_halt_logits"], labels)
+            outputs["preds"] = scored.preds
             counted = carry.halted & scored.labelled
             metrics = {
                 "count": counted.sum(),
@@ -95,17 +95,21 @@ class ACTLossHead(nn.Module):
                 "q_halt_accuracy": (counted & scored.q_halt_right).sum(),
                 "steps": carry.steps.where(counted, 0).sum(),
             }
-        label_count = scored.label_count.clamp_min(1)
-        lm_loss = (self.loss_fn(outputs["logits"], labels) / label_count.unsqueeze(-1)).sum()
-        q_halt_loss = _binary_cross_entropy(outputs["q_halt_logits"], scored.exact)
+        lm_loss, q_halt_loss = (loss.sum() for loss in self.example_losses(outputs, labels, scored))
         metrics |= {"lm_loss": lm_loss.detach(), "q_halt_loss": q_halt_loss.detach()}
         q_loss = q_halt_loss
         if "target_q_continue" in outputs:
-            q_continue_loss = _binary_cross_entropy(outputs["q_continue_logits"], outputs["target_q_continue"])
+            q_continue_loss = _binary_cross_entropy(outputs["q_continue_logits"], outputs["target_q_continue"]).sum()
             metrics["q_continue_loss"] = q_continue_loss.detach()
             q_loss = q_loss + q_continue_loss
         wanted = {key: outputs[key].detach() for key in return_keys if key in outputs}
         return carry, lm_loss + 0.5 * q_loss, metrics, wanted, carry.halted.all()
+
+    def example_losses(self, outputs: dict[str, Tensor], labels: Tensor, scored: "Score") -> tuple[Tensor, Tensor]:
+        """(mean token loss, halting loss) of each example, [batch] each. Without labels the token loss is 0."""
+        token_losses = self.loss_fn(outputs["logits"], labels)
+        lm_loss = (token_losses / scored.label_count.clamp_min(1).unsqueeze(-1)).sum(-1)
+        return lm_loss, _binary_cross_entropy(outputs["q_halt_logits"], scored.exact)
 
 
 class Score:
@@ -113,6 +117,7 @@ class Score:
 
     def __init__(self, preds: Tensor, q_halt_logits: Tensor, labels: Tensor):
         valid = labels != IGNORE_LABEL_ID
+        self.preds = preds
         right = (valid & (preds == labels)).sum(-1)
         self.label_count = valid.sum(-1)
         self.labelled = self.label_count > 0
@@ -122,4 +127,4 @@ class Score:
 
 
 def _binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="sum")
+    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")

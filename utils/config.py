@@ -66,7 +66,6 @@ class RunConfig(BaseModel):
     global_batch_size: int = Field(ge=1)
     data_paths: list[str]
     data_paths_test: list[str] = []
-    evaluators: list[EvaluatorConfig] = []
     eval_max_examples: int | None = Field(default=None, ge=1)
     eval_save_outputs: list[str] = []
     seed: int = Field(default=0, ge=0)
@@ -74,16 +73,11 @@ class RunConfig(BaseModel):
     compile: bool | Literal["auto"] = "auto"
 
 
-class PretrainConfig(RunConfig):
-    """cfg_pretrain.yaml. The published keys and defaults, and ours below them."""
+class OptimizationConfig(BaseModel):
+    """What `models.training.TrainState` needs to know."""
 
-    arch: ArchConfig
-
-    # published
-    epochs: int = Field(ge=1)
-    eval_interval: int | None = Field(default=None, ge=1)
-    min_eval_interval: int | None = Field(default=0, ge=0)
-    checkpoint_every_eval: bool = False
+    global_batch_size: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
     lr: float = Field(ge=0)
     lr_min_ratio: float = Field(ge=0, le=1)
     lr_warmup_steps: int = Field(ge=0)
@@ -95,14 +89,23 @@ class PretrainConfig(RunConfig):
     ema: bool = False
     ema_rate: float = Field(default=0.999, ge=0, lt=1)
     freeze_weights: bool = False
-    project_name: str | None = None
-    run_name: str | None = None
-    checkpoint_path: str | None = None
-
-    # ours
     optimizer: OptimizerName = "adam_atan2"
     grad_accum_steps: int = Field(default=1, ge=1)
     grad_clip_norm: float | None = Field(default=None, gt=0)
+
+
+class PretrainConfig(RunConfig, OptimizationConfig):
+    """cfg_pretrain.yaml: the published keys with their defaults, and ours."""
+
+    arch: ArchConfig
+    evaluators: list[EvaluatorConfig] = []
+    epochs: int = Field(ge=1)
+    eval_interval: int | None = Field(default=None, ge=1)
+    min_eval_interval: int | None = Field(default=0, ge=0)
+    checkpoint_every_eval: bool = False
+    project_name: str | None = None
+    run_name: str | None = None
+    checkpoint_path: str | None = None
     augmentation: str | None = None
     data_builder: DataBuilderConfig | None = None
     max_steps: int | None = Field(default=None, ge=1)
@@ -116,10 +119,10 @@ class PretrainConfig(RunConfig):
     def _fits(self) -> "PretrainConfig":
         interval = self.eval_interval
         if interval is not None and self.epochs % interval:
-            below = interval * max(1, self.epochs // interval)
+            divisor = max(d for d in range(1, min(interval, self.epochs) + 1) if self.epochs % d == 0)
             raise ValueError(
-                f"eval_interval {interval} does not divide epochs {self.epochs}: use for example epochs={below}, "
-                "or eval_interval=null to evaluate at the end only"
+                f"eval_interval {interval} does not divide epochs {self.epochs}: use for example "
+                f"eval_interval={divisor}, or eval_interval=null to evaluate at the end only"
             )
         if self.global_batch_size % self.grad_accum_steps:
             raise ValueError(
@@ -131,11 +134,10 @@ class PretrainConfig(RunConfig):
 class EvaluateConfig(RunConfig):
     """cfg_evaluate.yaml."""
 
-    load_checkpoint: str | None = None
-    global_batch_size: int = Field(default=512, ge=1)
-    data_paths: list[str] = []
+    load_config: str | None = None
     arch: dict[str, Any] = {}
     force: bool = False
+    evaluators: list[EvaluatorConfig] | None = None
     split: Literal["train", "test"] = "test"
     halt_max_steps: int | None = Field(default=None, ge=1)
     early_halting: bool = False
@@ -146,7 +148,7 @@ class EvaluateConfig(RunConfig):
 def plain(config: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain Python values, interpolations resolved."""
     try:
-        values = OmegaConf.to_container(config, resolve=True)
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration does not resolve: {error}") from None
     assert isinstance(values, dict)

@@ -1,5 +1,6 @@
 """Choice of device and dtype, in one place, with the reason."""
 
+import os
 from typing import Literal
 
 import torch
@@ -42,6 +43,13 @@ def choose_dtype(wanted: str, device: torch.device) -> tuple[str, str]:
     if wanted == "bfloat16" and not native:
         return wanted, "as configured, but slow on this device: arch.forward_dtype=auto would take float32"
     return wanted, "as configured"
+
+
+def wants_compile(setting: bool | Literal["auto"], device: torch.device) -> bool:
+    """Whether to compile. `auto`: on CUDA, unless DISABLE_COMPILE is set (as in the published code)."""
+    if setting == "auto":
+        return device.type == "cuda" and "DISABLE_COMPILE" not in os.environ
+    return setting
 
 
 def _has_bfloat16(device: torch.device) -> bool:

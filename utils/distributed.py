@@ -29,7 +29,9 @@ class Ranks:
 
 def launched_ranks() -> Ranks:
     """What the launcher's environment says (torchrun: RANK, WORLD_SIZE, LOCAL_RANK)."""
-    return Ranks(*(int(os.environ.get(key, value)) for key, value in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))))
+    return Ranks(
+        *(int(os.environ.get(key, value)) for key, value in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    )
 
 
 @contextmanager

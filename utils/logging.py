@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import sys
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -59,7 +60,9 @@ class RunLog:
         """Open the log in `folder`; lines of steps from `first_step` on, left by an interrupted run, are cut off."""
         self._metrics = _open_for_append(folder / METRICS_FILE, first_step)
         self._perf = _open_for_append(folder / PERF_FILE, first_step)
-        self._bar = tqdm(total=total_steps, initial=first_step - 1, dynamic_ncols=True, desc="train", mininterval=0.5)
+        # in a log file a line every half minute is enough
+        pace = 0.5 if sys.stderr.isatty() else 30.0
+        self._bar = tqdm(total=total_steps, initial=first_step - 1, dynamic_ncols=True, desc="train", mininterval=pace)
         self._wandb = None
         if wandb_mode != "disabled":
             import wandb

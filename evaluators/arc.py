@@ -1,0 +1,321 @@
+"""ARC: votes over augmented predictions, pass@k, and the submission file of the Kaggle competitions."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dataset.arc import SEQ_LEN, VOCAB_SIZE, crop, parse_puzzle_name
+from dataset.arc_tasks import Task, parse_task
+from dataset.shards import PuzzleDatasetMetadata, load_identifiers
+from utils.errors import UserError
+
+# Kaggle's own placeholder for an attempt that was not made.
+NO_ATTEMPT = [[0, 0], [0, 0]]
+
+Grid = list[list[int]]
+Arrival = tuple[int, int, int]  # call, rank, row: the order of the examples, however many ranks share them
+Key = bytes  # a grid as height, width, colours: equal where the grids are equal, and the grid can be made of it
+
+
+@dataclass(slots=True)
+class Candidate:
+    """The votes for one predicted grid: enough to rank it, however many they are."""
+
+    votes: int
+    confidence: list[float]  # floats whose exact sum is that of sigmoid(q_halt) over the votes
+    arrival: Arrival
+
+
+Votes = dict[tuple[str, Key], dict[Key, Candidate]]  # task and test input -> predicted grid -> votes
+
+
+class ARC:
+    """Vote over the predictions for all augmented copies of each test input.
+
+    Each prediction is cropped, its augmentation is undone by the name of its puzzle, and it votes for the grid that
+    comes out. Candidates are ranked by votes, then by mean sigmoid(q_halt), then by order of arrival. A test input
+    counts as right at k if its solution is among the first k; tasks average over their test inputs, `ARC/pass@k` over
+    the tasks. Tasks without solutions are in the submission only. (HRM, section 3; TRM, section 5.)
+
+    Only distinct predictions are kept, so memory does not grow with the number of votes.
+    """
+
+    required_outputs = frozenset({"inputs", "puzzle_identifiers", "q_halt_logits", "preds"})
+
+    def __init__(
+        self,
+        data_path: str,
+        eval_metadata: PuzzleDatasetMetadata,
+        submission_K: int = 2,
+        pass_Ks: Sequence[int] = (1, 2, 5, 10, 100, 1000),
+        aggregated_voting: bool = False,
+        pictures: int = 0,
+    ) -> None:
+        """
+        Args:
+            data_path: data set made by `dataset.build_arc_dataset`.
+            eval_metadata: of its test split.
+            submission_K: attempts per test input in the submission.
+            pass_Ks: the k of `ARC/pass@k`.
+            aggregated_voting: keep the votes of earlier evaluations, so that checkpoints vote together.
+            pictures: draw the first attempts for so many tasks, beside the submission.
+
+        Raises:
+            UserError: an option is out of range, or the data set is not one of ARC.
+        """
+        self.submission_K = submission_K
+        self.pass_Ks = tuple(pass_Ks)
+        self.aggregated_voting = aggregated_voting
+        self.pictures = pictures
+        if submission_K < 1 or pictures < 0 or any(k < 1 for k in self.pass_Ks):
+            raise UserError(
+                f"evaluator ARC: submission_K={submission_K}, pass_Ks={list(pass_Ks)}, pictures={pictures}: "
+                "submission_K and every k must be at least 1, pictures at least 0."
+            )
+        if (eval_metadata.seq_len, eval_metadata.vocab_size) != (SEQ_LEN, VOCAB_SIZE):
+            raise UserError(
+                f"evaluator ARC: {data_path} has seq_len {eval_metadata.seq_len} and vocabulary "
+                f"{eval_metadata.vocab_size}, ARC has {SEQ_LEN} and {VOCAB_SIZE}. Choose the evaluator of your task."
+            )
+        self._blank = eval_metadata.blank_identifier_id
+        self._names = load_identifiers(data_path)
+        if self._names is None:
+            raise _not_arc(Path(data_path) / "identifiers.json")
+        self._tasks = _load_test_tasks(Path(data_path) / "test_puzzles.json")
+        self._asked = {(task.name, _key(pair.input)) for task in self._tasks for pair in task.parts["test"]}
+        self._evaluations = 0
+        self._reset()
+
+    def begin_eval(self) -> None:
+        """Start an evaluation: from nothing, unless votes are aggregated."""
+        if not self.aggregated_voting:
+            self._reset()
+        elif self._evaluations and (not dist.is_initialized() or dist.get_rank() == 0):
+            print(f"ARC: aggregated_voting, so the votes of {self._evaluations} earlier evaluations count as well")
+        self._evaluations += 1
+
+    def _reset(self) -> None:
+        self._votes: Votes = {}
+        self._calls = 0
+        self._unasked = 0  # predictions for no test input
+
+    def update_batch(self, batch: Mapping[str, Tensor], preds: Mapping[str, Tensor]) -> None:
+        """Count the predictions of a batch; rows with the blank identifier are padding.
+
+        Args:
+            batch, preds: between them hold inputs and preds, tokens [batch, 900], puzzle_identifiers [batch] and
+                q_halt_logits [batch].
+        """
+        found = {**batch, **preds}
+        missing = self.required_outputs - found.keys()
+        if missing:
+            raise ValueError(f"evaluator ARC needs {sorted(missing)}, got {sorted(found)}")
+        identifiers = found["puzzle_identifiers"].cpu().numpy()
+        rows = np.flatnonzero(identifiers != self._blank)
+        inputs, predictions = (found[name].cpu().numpy()[rows] for name in ("inputs", "preds"))
+        # To the CPU first: not every device has float64. A diverged model's NaN has no place in an order; 0 is last.
+        halt = found["q_halt_logits"].cpu()[torch.from_numpy(rows)]
+        confidences = torch.nan_to_num(halt.to(torch.float64).sigmoid(), nan=0.0).tolist()
+        for row, identifier, asked, answer, confidence in zip(
+            rows.tolist(), identifiers[rows].tolist(), crop(inputs), crop(predictions), confidences, strict=True
+        ):
+            task, augmentation = parse_puzzle_name(self._name(identifier))
+            question = task, _key(augmentation.undo(asked))
+            if question not in self._asked:
+                self._unasked += 1
+                continue
+            candidates = self._votes.setdefault(question, {})
+            candidate = candidates.setdefault(_key(augmentation.undo(answer)), Candidate(0, [], (self._calls, 0, row)))
+            candidate.votes += 1
+            add_exactly(candidate.confidence, confidence)
+        self._calls += 1
+
+    def _name(self, identifier: int) -> str:
+        assert self._names is not None
+        if not 0 <= identifier < len(self._names):
+            raise UserError(
+                f"evaluator ARC: puzzle id {identifier}, but identifiers.json names 0..{len(self._names) - 1}. "
+                "Evaluate on the data set that the evaluator was given."
+            )
+        return self._names[identifier]
+
+    def result(
+        self, save_path: str | None, rank: int, world_size: int, group: dist.ProcessGroup | None = None
+    ) -> dict[str, float] | None:
+        """`ARC/pass@k` on rank 0, None on the others; all ranks must call it.
+
+        Args:
+            save_path: folder for `submission.json` and `arc_pictures/`, or None to write nothing.
+            group: process group to gather over; not needed by a single process.
+        """
+        gathered = [(self._votes, self._unasked)]
+        if world_size > 1:
+            collected: list[Any] = [None] * world_size
+            dist.gather_object(gathered[0], collected if rank == 0 else None, dst=0, group=group)
+            if rank != 0:
+                return None
+            gathered = collected
+        unasked = sum(count for _, count in gathered)
+        if unasked:
+            print(f"ARC: {unasked} predictions are for none of the test inputs of test_puzzles.json and do not count")
+        ranked = self._ranked([votes for votes, _ in gathered])
+        if save_path is not None:
+            self._save(Path(save_path), ranked)
+        return self._score(ranked)
+
+    def _ranked(self, votes_of_ranks: list[Votes]) -> dict[str, list[list[np.ndarray]]]:
+        """Task -> for each of its test inputs the candidates, best first."""
+        ranked: dict[str, list[list[np.ndarray]]] = {}
+        for task in self._tasks:
+            ranked[task.name] = []
+            for pair in task.parts["test"]:
+                question = task.name, _key(pair.input)
+                merged = _merge([votes.get(question, {}) for votes in votes_of_ranks])
+                best_first = sorted(merged, key=lambda answer: _rank(merged[answer]))
+                ranked[task.name].append([_grid(answer) for answer in best_first])
+        silent = sum(not candidates for inputs in ranked.values() for candidates in inputs)
+        if silent:
+            print(f"ARC: {silent} test inputs have no predictions; they count as wrong")
+        return ranked
+
+    def _score(self, ranked: dict[str, list[list[np.ndarray]]]) -> dict[str, float]:
+        correct = dict.fromkeys(self.pass_Ks, 0.0)
+        scored = 0
+        for task in self._tasks:
+            solved_at = [
+                next((i for i, grid in enumerate(candidates, start=1) if np.array_equal(grid, pair.output)), math.inf)
+                for pair, candidates in zip(task.parts["test"], ranked[task.name], strict=True)
+                if pair.output is not None
+            ]
+            if solved_at:
+                scored += 1
+                for k in self.pass_Ks:
+                    correct[k] += sum(place <= k for place in solved_at) / len(solved_at)
+        if not scored:
+            print("ARC: no test task has a solution, so there is no pass@k")
+            return {}
+        return {f"ARC/pass@{k}": total / scored for k, total in correct.items()}
+
+    def _save(self, folder: Path, ranked: dict[str, list[list[np.ndarray]]]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        attempts = {
+            name: [self._attempts(candidates) for candidates in inputs_of_task]
+            for name, inputs_of_task in ranked.items()
+        }
+        submission = {
+            name: [{f"attempt_{i}": grid for i, grid in enumerate(grids, start=1)} for grids in of_task]
+            for name, of_task in attempts.items()
+        }
+        with (folder / "submission.json").open("w") as file:
+            json.dump(submission, file)
+        for task in self._tasks[: self.pictures]:
+            draw_attempts(folder / "arc_pictures" / f"{task.name}.png", task, attempts[task.name])
+
+    def _attempts(self, candidates: list[np.ndarray]) -> list[Grid]:
+        """The first `submission_K` candidates; the best one fills up, or a placeholder where there is none."""
+        grids = [grid.tolist() for grid in candidates[: self.submission_K]]
+        return grids + [grids[0] if grids else NO_ATTEMPT] * (self.submission_K - len(grids))
+
+
+def add_exactly(partials: list[float], number: float) -> None:
+    """Add `number` to a sum kept as floats that do not overlap, so that nothing is rounded away (Shewchuk 1997).
+
+    `math.fsum` of such lists is the same in whatever order, and on however many ranks, the numbers were added.
+    """
+    kept = 0
+    for partial in partials:
+        if abs(number) < abs(partial):
+            number, partial = partial, number
+        total = number + partial
+        rest = partial - (total - number)
+        if rest:
+            partials[kept] = rest
+            kept += 1
+        number = total
+    partials[kept:] = [number]
+
+
+def draw_attempts(path: Path, task: Task, attempts: Sequence[Sequence[Grid]]) -> None:
+    """Save a picture with a row per test input of `task`: the input, the target and the attempts at it.
+
+    Args:
+        attempts: for each test input its attempts, grids of colours.
+    """
+    from matplotlib.colors import ListedColormap  # takes a second to load, and few runs draw
+    from matplotlib.figure import Figure
+
+    palette = ListedColormap(
+        # The colours of the ARC-AGI web pages.
+        ["#000000", "#1E93FF", "#F93C31", "#4FCC30", "#FFDC00", "#999999", "#E53AA3", "#FF851B", "#87D8F1", "#921231"]
+    )
+    columns = 2 + max(map(len, attempts))
+    figure = Figure(figsize=(2.5 * columns, 2.7 * len(attempts)), layout="constrained")
+    axes = figure.subplots(len(attempts), columns, squeeze=False)
+    for pair, grids, row in zip(task.parts["test"], attempts, axes, strict=True):
+        titles = ["input", "target" if pair.output is not None else "target unknown"]
+        titles += [
+            f"attempt {i}" + (": right" if pair.output is not None and grid == pair.output.tolist() else "")
+            for i, grid in enumerate(grids, start=1)
+        ]
+        for axis, title, grid in zip(row, titles, [pair.input, pair.output, *grids], strict=False):
+            axis.set_title(title)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if grid is not None and np.size(grid):
+                axis.imshow(np.asarray(grid), cmap=palette, vmin=0, vmax=9, interpolation="nearest")
+    figure.suptitle(task.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def _key(grid: np.ndarray) -> Key:
+    return bytes(grid.shape) + grid.tobytes()
+
+
+def _grid(key: Key) -> np.ndarray:
+    return np.frombuffer(key, dtype=np.uint8, offset=2).reshape(key[0], key[1])
+
+
+def _merge(parts: list[dict[Key, Candidate]]) -> dict[Key, Candidate]:
+    """The candidates of all ranks together, as one process that saw all examples would have them."""
+    merged: dict[Key, Candidate] = {}
+    for rank, part in enumerate(parts):
+        for answer, candidate in part.items():
+            call, _, row = candidate.arrival
+            total = merged.setdefault(answer, Candidate(0, [], (call, rank, row)))
+            total.votes += candidate.votes
+            total.confidence.extend(candidate.confidence)  # of this copy: the votes stay as they are
+            total.arrival = min(total.arrival, (call, rank, row))
+    return merged
+
+
+def _rank(candidate: Candidate) -> tuple[int, float, Arrival]:
+    """Sorts the best candidate first."""
+    return -candidate.votes, -math.fsum(candidate.confidence) / candidate.votes, candidate.arrival
+
+
+def _load_test_tasks(path: Path) -> list[Task]:
+    try:
+        tasks = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise _not_arc(path) from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}). Build the data set again.") from None
+    if not isinstance(tasks, dict) or not tasks:
+        raise UserError(f"{path}: expected an object, task id -> task. Build the data set again.")
+    return [parse_task(name, task, str(path)) for name, task in tasks.items()]
+
+
+def _not_arc(path: Path) -> UserError:
+    return UserError(
+        f"evaluator ARC: {path} is missing. Build the data set with `python -m dataset.build_arc_dataset`, "
+        "or choose the evaluator of your task."
+    )

@@ -1,0 +1,63 @@
+"""From the `arch` section of a configuration to a model with its loss head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.act import ACTModel
+from models.losses import TOKEN_LOSSES, ACTLossHead
+from utils.config import ArchConfig, unknown_key, validate
+from utils.errors import UserError
+from utils.functions import load_model_class
+
+# filled in from the data, so not keys of a configuration
+_FROM_DATA = {"vocab_size", "seq_len", "num_puzzle_identifiers", "batch_size"}
+# published configurations write arch.puzzle_emb_len and the like for every architecture; `causal` is in some of them
+_ACCEPTED = {"causal"}
+
+
+def model_class(arch: ArchConfig) -> type[ACTModel]:
+    """The class that `arch.name` names.
+
+    Raises:
+        UserError: it is no architecture.
+    """
+    found = load_model_class(arch.name)
+    if not issubclass(found, ACTModel):
+        raise UserError(f"arch.name={arch.name!r} is no architecture; config/arch/ has one file for each.")
+    return found
+
+
+def known_arch_keys(arch: ArchConfig) -> set[str]:
+    """The keys that a configuration of this architecture may have."""
+    return set(model_class(arch).inner_class.config_class.model_fields) - _FROM_DATA | _ACCEPTED
+
+
+def check_arch(arch: ArchConfig) -> None:
+    """Refuse architecture keys that the class does not know, and values that it does not take.
+
+    Raises:
+        UserError: one line for each such key.
+    """
+    config_class = model_class(arch).inner_class.config_class
+    allowed = set(config_class.model_fields) - _FROM_DATA
+    unknown = [key for key in arch.own_keys if key not in known_arch_keys(arch)]
+    if unknown:
+        raise UserError("\n  ".join(unknown_key(f"arch.{key}", key, allowed) for key in unknown))
+    validate(config_class, {**arch.own_keys, "vocab_size": 1, "seq_len": 1}, where="arch.")
+    loss = load_model_class(arch.loss.name)
+    if not issubclass(loss, ACTLossHead):
+        raise UserError(f"arch.loss.name={arch.loss.name!r} is no loss head; use losses@ACTLossHead.")
+    if arch.loss.loss_type not in TOKEN_LOSSES:
+        raise UserError(f"arch.loss.loss_type={arch.loss.loss_type!r}: allowed are {', '.join(TOKEN_LOSSES)}.")
+
+
+def make_head(arch: ArchConfig, vocab_size: int, seq_len: int, num_puzzle_identifiers: int) -> ACTLossHead:
+    """A freshly initialised model in its loss head, on the CPU."""
+    check_arch(arch)
+    config: Mapping[str, Any] = {
+        **arch.own_keys,
+        "vocab_size": vocab_size,
+        "seq_len": seq_len,
+        "num_puzzle_identifiers": num_puzzle_identifiers,
+    }
+    return load_model_class(arch.loss.name)(model_class(arch)(config), arch.loss.loss_type)

@@ -1,0 +1,206 @@
+"""The state of a training run and one step of it, the same for every entry point."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+from models.act import Carry, draw_min_steps
+from models.ema import EMA
+from models.losses import ACTLossHead
+from models.sparse_embedding import SparseSignSGD
+from utils.config import OptimizationConfig
+from utils.distributed import Ranks, gather_rows, sum_gradients, sum_over_ranks
+from utils.errors import UserError
+from utils.optimizers import learning_rate, make_optimizer
+
+_EXPLORATION = 4  # what the random stream is for; the batches use 1 to 3
+
+
+class TrainState:
+    """Model, optimizers, EMA and the slots of this rank.
+
+    Attributes:
+        step: steps made.
+        carries: the slots, one carry for each micro-batch of gradient accumulation.
+        ema: the averages, or None.
+    """
+
+    def __init__(self, head: ACTLossHead, config: OptimizationConfig, ranks: Ranks, total_steps: int):
+        self.head, self.config, self.ranks, self.total_steps = head, config, ranks, total_steps
+        self.step = 0
+        self.carries: list[Carry] = []
+        if config.freeze_weights:
+            head.requires_grad_(False)
+        self.parameters = {name: p for name, p in head.named_parameters() if p.requires_grad}
+        self.ema = EMA(head, config.ema_rate) if config.ema else None
+        self.dense: Optimizer | None = None
+        if self.parameters:
+            betas = (config.beta1, config.beta2)
+            parameters = list(self.parameters.values())
+            self.dense = make_optimizer(config.optimizer, parameters, config.lr, betas, config.weight_decay)
+        self.sparse: SparseSignSGD | None = None
+        if head.model.puzzle_emb is not None:
+            self.sparse = SparseSignSGD([head.model.puzzle_emb], config.puzzle_emb_lr, config.puzzle_emb_weight_decay)
+        if self.dense is None and self.sparse is None:
+            raise UserError("freeze_weights=true leaves nothing to train: the model has no puzzle embedding.")
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside the block the model has its averaged weights, where averages are on."""
+        return self.ema.applied() if self.ema is not None else nullcontext()
+
+    @property
+    def local_batch_size(self) -> int:
+        """Rows of this rank."""
+        return self.config.global_batch_size // self.ranks.world_size
+
+    def train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        """One optimizer step on this rank's rows.
+
+        Returns:
+            Metrics of the global batch: losses per example; accuracy, exact_accuracy, q_halt_accuracy and steps as
+            means over the slots that halted with a label (absent when none did), and their count.
+        """
+        self.step += 1
+        if not self.carries:
+            self.carries = [self.head.initial_carry(micro) for micro in self._micro_batches(batch)]
+        min_steps = self._exploration()
+        sums: dict[str, Tensor] = {}
+        for index, micro in enumerate(self._micro_batches({**batch, "min_steps": min_steps})):
+            own_minimum = micro.pop("min_steps")
+            self.carries[index], loss, metrics, _, _ = self.head(
+                carry=self.carries[index], batch=micro, min_steps=own_minimum
+            )
+            # the gradients of all micro-batches and ranks are summed, so each is divided by the global batch size
+            (loss / self.config.global_batch_size).backward()
+            if self.sparse is not None:
+                self.sparse.collect()
+            for name, value in metrics.items():
+                sums[name] = sums[name] + value if name in sums else value
+        sum_gradients(self.parameters.values())
+        extra = self._update()
+        return self._reduce(sums) | extra
+
+    def _update(self) -> dict[str, float]:
+        """Clip, step both optimizers at the rate of this step, average."""
+        config, extra = self.config, {}
+        if config.grad_clip_norm is not None:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.grad_clip_norm)
+            extra["optim/grad_norm"] = float(norm)
+        for optimizer, base in ((self.dense, config.lr), (self.sparse, config.puzzle_emb_lr)):
+            if optimizer is not None:
+                rate = learning_rate(base, self.step, self.total_steps, config.lr_warmup_steps, config.lr_min_ratio)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+                optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.update()
+        shown = self.dense or self.sparse
+        assert shown is not None
+        return {"train/lr": shown.param_groups[0]["lr"], **extra}
+
+    def _reduce(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        total = sum_over_ranks(sums)
+        count = total.pop("count")
+        metrics = {"train/count": count}
+        for name, value in total.items():
+            if name.endswith("loss"):
+                metrics[f"train/{name}"] = value / self.config.global_batch_size
+            elif count:
+                metrics[f"train/{name}"] = value / count
+        return metrics
+
+    def _micro_batches(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        size = self.local_batch_size // self.config.grad_accum_steps
+        starts = range(0, self.local_batch_size, size)
+        return [{name: value[start : start + size] for name, value in batch.items()} for start in starts]
+
+    def _exploration(self) -> Tensor:
+        """Least steps of this rank's slots: drawn for the global batch from (seed, step), so there is no state."""
+        seed = int(np.random.SeedSequence((self.config.seed, _EXPLORATION, self.step)).generate_state(1, np.uint64)[0])
+        generator = torch.Generator().manual_seed(seed >> 1)
+        model = self.head.model.config
+        drawn = draw_min_steps(
+            self.config.global_batch_size, model.halt_max_steps, model.halt_exploration_prob, generator
+        )
+        start = self.ranks.rank * self.local_batch_size
+        return drawn[start : start + self.local_batch_size]
+
+    # -- saving and resuming ----------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resume needs besides the weights file, on the CPU; nothing depends on the number of ranks.
+
+        Collective: every rank must call it.
+        """
+        whole: dict[str, Any] | None = None
+        if self.carries:
+            local = _concatenate(self.carries)
+            whole = vars(local.map(lambda x: gather_rows(x).cpu()))
+        return {
+            "step": self.step,
+            "parameters": {name: p.detach().cpu() for name, p in self.parameters.items()},
+            "ema": None if self.ema is None else {name: value.cpu() for name, value in self.ema.shadow.items()},
+            "optimizer": None if self.dense is None else _optimizer_state(self.dense, self.parameters),
+            "carry": whole,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`. The weights file (buffers, puzzle table) has been loaded into the head before."""
+        self.step = state["step"]
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["parameters"][name])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        if self.dense is not None:
+            _load_optimizer_state(self.dense, self.parameters, state["optimizer"])
+        self.carries = []
+        if state["carry"] is not None:
+            whole = Carry(**state["carry"])
+            device = next(self.head.parameters()).device
+            size = self.local_batch_size // self.config.grad_accum_steps
+            first = self.ranks.rank * self.local_batch_size
+            for start in range(first, first + self.local_batch_size, size):
+                self.carries.append(whole.map(lambda x, s=start: x[s : s + size].clone().to(device)))
+
+
+def _concatenate(carries: list[Carry]) -> Carry:
+    return Carry(
+        states={name: torch.cat([c.states[name] for c in carries]) for name in carries[0].states},
+        steps=torch.cat([c.steps for c in carries]),
+        halted=torch.cat([c.halted for c in carries]),
+        current_data={name: torch.cat([c.current_data[name] for c in carries]) for name in carries[0].current_data},
+    )
+
+
+def _optimizer_state(optimizer: Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, Any]:
+    (group,) = optimizer.param_groups
+    return {
+        "group": {key: value for key, value in group.items() if key != "params"},
+        "state": {
+            name: {
+                key: value.cpu() if isinstance(value, Tensor) else value for key, value in optimizer.state[p].items()
+            }
+            for name, p in parameters.items()
+            if p in optimizer.state
+        },
+    }
+
+
+def _load_optimizer_state(
+    optimizer: Optimizer, parameters: Mapping[str, torch.nn.Parameter], saved: Mapping[str, Any]
+) -> None:
+    # through the optimizer's own loader, which knows what belongs on which device
+    names = list(parameters)
+    optimizer.load_state_dict(
+        {
+            "state": {names.index(name): values for name, values in saved["state"].items()},
+            "param_groups": [{**saved["group"], "params": list(range(len(names)))}],
+        }
+    )

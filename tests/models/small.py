@@ -1,0 +1,71 @@
+"""A small model of each architecture and batches for it, for tests of what stands around the recursion."""
+
+import torch
+from torch import Tensor
+
+from models.act import ACTModel
+from utils.constants import IGNORE_LABEL_ID
+from utils.functions import load_model_class
+
+ARCHITECTURES = {
+    "trm": "trm@TinyRecursiveModel",
+    "trm_singlez": "trm_singlez@SingleLatentModel",
+    "trm_hier6": "trm_hier6@SixLatentModel",
+    "hrm": "hrm@HierarchicalReasoningModel",
+    "transformers_baseline": "transformers_baseline@TransformerBaseline",
+}
+CONFIG = {
+    "vocab_size": 7,
+    "seq_len": 6,
+    "num_puzzle_identifiers": 5,
+    "puzzle_emb_ndim": 16,
+    "hidden_size": 16,
+    "num_heads": 2,
+    "H_layers": 1,
+    "L_layers": 1,
+    "H_cycles": 2,
+    "L_cycles": 2,
+    "halt_max_steps": 4,
+    "halt_exploration_prob": 0.0,
+    "forward_dtype": "float32",
+}
+
+
+def small_model(architecture: str = "trm", **overrides: object) -> ACTModel:
+    """A model in training mode, the same at each call, with a puzzle table that is not zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: ACTModel = load_model_class("recursive_reasoning." + ARCHITECTURES[architecture])(CONFIG | overrides)
+        if model.puzzle_emb is not None:
+            model.puzzle_emb.weights.normal_()
+    return model
+
+
+def small_batch(rows: int, seed: int = 0) -> dict[str, Tensor]:
+    """Random examples; the first two labels of each are ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (rows, CONFIG["seq_len"])
+    labels = torch.randint(CONFIG["vocab_size"], shape, generator=generator)
+    labels[:, :2] = IGNORE_LABEL_ID
+    return {
+        "inputs": torch.randint(CONFIG["vocab_size"], shape, generator=generator),
+        "labels": labels,
+        "puzzle_identifiers": torch.randint(CONFIG["num_puzzle_identifiers"], (rows,), generator=generator),
+    }
+
+
+@torch.no_grad()
+def set_q(model: ACTModel, q_halt: float, q_continue: float = 0.0) -> ACTModel:
+    """Make the halting logits of every slot exactly these."""
+    model.inner.q_head.weight.zero_()
+    assert model.inner.q_head.bias is not None
+    model.inner.q_head.bias.copy_(torch.tensor([q_halt, q_continue]))
+    return model
+
+
+@torch.no_grad()
+def spread_q(model: ACTModel) -> ACTModel:
+    """Make the halting logits of the slots differ, some above zero and some below."""
+    set_q(model, 0, 0)
+    model.inner.q_head.weight.normal_(generator=torch.Generator().manual_seed(1))
+    return model

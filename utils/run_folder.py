@@ -1,0 +1,119 @@
+"""Which folder a run writes to, and whether it goes on from a checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coolname import generate_slug
+
+from utils.checkpoint import TRAIN_STATE_SUFFIX, latest_step, load_train_state, train_state_path, weights_path
+from utils.errors import UserError
+from utils.logging import new_wandb_id
+
+RUNS = Path("checkpoints")
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Where a run writes and what it starts from."""
+
+    folder: Path
+    project: str
+    name: str
+    wandb_id: str
+    resume: tuple[Path, int] | None = None  # folder and step of the checkpoint to go on from
+    weights: Path | None = None  # weights to start a new run from
+    note: str = ""
+
+
+def plan_run(
+    load_checkpoint: str | None, checkpoint_path: str | None, project: str, run_name: str | None, kind: str
+) -> RunPlan:
+    """Decide the run folder and the starting point.
+
+    Args:
+        load_checkpoint: None: a new run. `latest`: go on from the newest checkpoint of this run (by checkpoint_path or
+            run_name, else the newest run of the project), or start it if there is none yet. A train state or a run
+            folder: go on from it. A weights file: a new run from these weights.
+        checkpoint_path: the run folder, or None for checkpoints/{project}/{run_name}.
+        project: project name.
+        run_name: run name, or None for a generated one.
+        kind: short name of the architecture, for a generated run name.
+
+    Raises:
+        UserError: there is nothing to go on from, or a new run would write over an old one.
+    """
+    name = run_name or f"{kind}-{generate_slug(2)}"
+    folder = Path(checkpoint_path) if checkpoint_path else RUNS / project / name
+    new = RunPlan(folder, project, name, new_wandb_id(), note="a new run")
+
+    if load_checkpoint == "latest":
+        if checkpoint_path is None and run_name is None:
+            folder = _newest_run(RUNS / project) or folder
+        step = latest_step(folder)
+        if step is not None:
+            return _resume(folder, step, folder)
+        if any(folder.glob("step_*")):
+            raise UserError(
+                f"load_checkpoint=latest: {folder} holds weights, but no train state to go on from. To start a new run "
+                f"from weights, give load_checkpoint=FILE and another run_name."
+            )
+        return RunPlan(folder, project, name, new.wandb_id, note=f"no checkpoint in {folder} yet: a new run")
+    if load_checkpoint is not None:
+        path = Path(load_checkpoint)
+        if path.is_dir():
+            step = latest_step(path)
+            if step is None:
+                raise UserError(f"load_checkpoint={path}: there is no step_<N>{TRAIN_STATE_SUFFIX} in this folder.")
+            return _resume(path, step, Path(checkpoint_path) if checkpoint_path else path)
+        if path.name.endswith(TRAIN_STATE_SUFFIX):
+            number = path.name.removeprefix("step_").removesuffix(TRAIN_STATE_SUFFIX)
+            if not number.isdigit() or not weights_path(path.parent, int(number)).exists():
+                raise UserError(f"load_checkpoint={path}: the weights, step_{number}, must lie beside it.")
+            return _resume(path.parent, int(number), Path(checkpoint_path) if checkpoint_path else path.parent)
+        has_state = Path(str(path) + TRAIN_STATE_SUFFIX).exists()
+        hint = f" (to go on with its run: load_checkpoint={path}{TRAIN_STATE_SUFFIX})" if has_state else ""
+        new = RunPlan(
+            folder, project, name, new.wandb_id, weights=path, note=f"a new run from the weights {path}{hint}"
+        )
+    if any(folder.glob("step_*")):
+        raise UserError(
+            f"{folder} already holds checkpoints. To go on with that run add load_checkpoint=latest; for a new one "
+            "choose another run_name or checkpoint_path."
+        )
+    return new
+
+
+def _resume(source: Path, step: int, folder: Path) -> RunPlan:
+    state = load_train_state(train_state_path(source, step))
+    run = state["run"]
+    note = f"going on from step {step} of {source}"
+    return RunPlan(folder, run["project"], run["name"], run["wandb_id"], resume=(source, step), note=note)
+
+
+def _newest_run(project: Path) -> Path | None:
+    states = [path for path in project.glob(f"**/step_*{TRAIN_STATE_SUFFIX}") if path.is_file()]
+    return max(states, key=lambda path: path.stat().st_mtime).parent if states else None
+
+
+def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], must_agree: tuple[str, ...]) -> list[str]:
+    """What changed in the configuration of a resumed run, as lines to be shown.
+
+    Raises:
+        UserError: a key on which the state depends has changed.
+    """
+    # what says where and how to run, not what to compute
+    free = {"load_checkpoint", "run_name", "project_name", "checkpoint_path", "device", "wandb_mode", "num_workers"}
+    changes = {
+        key: f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
+        for key in sorted({*before, *now} - free)
+        if before.get(key) != now.get(key)
+    }
+    refused = [line for key, line in changes.items() if key in must_agree]
+    if refused:
+        raise UserError(
+            "the checkpoint was made with other settings:\n  " + "\n  ".join(refused) + "\nA resumed run must keep "
+            "them; load the weights alone (load_checkpoint=.../step_<N>) to start a new run with other settings."
+        )
+    return list(changes.values())
