@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class ARC:
     Only distinct predictions are kept, so memory does not grow with the number of votes.
     """
 
-    required_outputs = frozenset({"inputs", "puzzle_identifiers", "q_halt_logits", "preds"})
+    required_outputs: ClassVar[set[str]] = {"inputs", "puzzle_identifiers", "q_halt_logits", "preds"}
 
     def __init__(
         self,

@@ -41,4 +41,6 @@ class EMA:
     def load_state_dict(self, shadow: dict[str, Tensor]) -> None:
         """Restore `shadow`. Raises KeyError where a name is missing, RuntimeError where a shape differs."""
         for name, mine in self.shadow.items():
+            if mine.shape != shadow[name].shape:
+                raise RuntimeError(f"average of {name}: shape {list(shadow[name].shape)}, here {list(mine.shape)}")
             mine.copy_(shadow[name])

@@ -14,7 +14,8 @@ TokenLoss = Callable[[Tensor, Tensor], Tensor]
 
 def log_stablemax(logits: Tensor) -> Tensor:
     """`log(s / sum s)` over the last axis, s(v) = v + 1 for v >= 0 and 1 / (1 - v) below (arXiv 2501.04697)."""
-    s = torch.where(logits < 0, 1 / (1 - logits + 1e-30), logits + 1)
+    # clamped so that the branch not taken has a finite gradient at a logit of exactly 1
+    s = torch.where(logits < 0, 1 / (1 - logits.clamp_max(0) + 1e-30), logits + 1)
     return torch.log(s / s.sum(-1, keepdim=True))
 
 

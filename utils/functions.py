@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pkgutil
 
 from utils.errors import UserError, did_you_mean
 
@@ -31,14 +32,24 @@ def load_model_class(identifier: str, prefix: str = "models.") -> type:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise  # the module is there, and something that it imports is not
-        raise UserError(f"{identifier!r}: there is no module {module_name}.") from None
+        raise UserError(f"{identifier!r}: there is no module {module_name}.{_neighbours(module_name)}") from None
     found = getattr(module, class_name, None)
     if not inspect.isclass(found):
-        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise UserError(f"{identifier!r}: {module_name} has no class {class_name}.{did_you_mean(class_name, classes)}")
+        own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
+        classes = [name for name in own if inspect.isclass(getattr(module, name))]
+        raise UserError(
+            f"{identifier!r}: {module_name} has no class {class_name}.{did_you_mean(class_name, classes)} "
+            f"It has {', '.join(classes)}."
+        )
     return found
 
 
-def source_path(cls: type) -> str:
-    """The file in which `cls` is defined."""
-    return inspect.getfile(cls)
+def _neighbours(module_name: str) -> str:
+    """What there is in the package of a module that is not there."""
+    package_name, _, name = module_name.rpartition(".")
+    try:
+        package = importlib.import_module(package_name)
+    except ImportError:
+        return f" There is no package {package_name} either."
+    names = [found.name for found in pkgutil.iter_modules(package.__path__)] if hasattr(package, "__path__") else []
+    return f"{did_you_mean(name, names)} In {package_name} there are {', '.join(names)}."
