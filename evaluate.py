@@ -64,8 +64,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         check_fits(weights, head, checkpoint)
         head.load_state_dict(weights, assign=True)  # the file stays memory-mapped: a large table is not copied
         head.to(device).requires_grad_(False)
-        if config.halt_max_steps is not None:
-            head.model.config.halt_max_steps = config.halt_max_steps
+        head.model.eval_max_steps = config.halt_max_steps or trained.get("eval_halt_max_steps")
         if wants_compile(config.compile, device):
             head.model.compile_recursion()
 

@@ -106,6 +106,7 @@ def train(config: PretrainConfig) -> None:
         if plan.weights is not None:
             start_from_weights(head, plan.weights, say)
         head.to(device)
+        head.model.eval_max_steps = config.eval_halt_max_steps
         state = TrainState(head, config, ranks, total_steps)
         if plan.resume is not None:
             resume(state, plan, config, say)
@@ -148,6 +149,8 @@ def train(config: PretrainConfig) -> None:
                         "perf/step_ms": 1000 * seconds,
                     }
                     log.step(step, metrics, perf)
+                    for picture in sorted(evaluation_folder(plan.folder, step).glob("**/*.png")):
+                        log.picture(f"pictures/{picture.stem}", picture)
                 if (
                     step == last_step
                     or (evaluates and config.checkpoint_every_eval)
@@ -292,7 +295,7 @@ def evaluate(
             global_batch_size=config.global_batch_size,
             max_examples=config.eval_max_examples,
             save_outputs=config.eval_save_outputs,
-            save_path=folder / f"evaluation_step_{state.step}",
+            save_path=evaluation_folder(folder, state.step),
             made=evaluators,
         )
     metrics: dict[str, float] = {}
@@ -301,6 +304,11 @@ def evaluate(
         prefix = "" if len(results) == 1 else f"{name}/"
         metrics |= {f"{prefix}{key}": value for key, value in result.task_metrics.items()}
     return metrics
+
+
+def evaluation_folder(folder: Path, step: int) -> Path:
+    """Where evaluators write (submission.json, pictures) and eval_save_outputs goes."""
+    return folder / f"evaluation_step_{step}"
 
 
 def open_log(

@@ -12,7 +12,6 @@ does not change what is trained on.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +180,7 @@ class TrainBatches:
         same = np.array_equal(self._sizes, first[group_of_puzzle])
         self._epoch_length = int(first.sum()) if same else None
         self._epoch_ends: list[int] = []
-        self._epoch_rows = lru_cache(maxsize=2)(self._draw_epoch_rows)
+        self._cached_epochs: dict[int, np.ndarray] = {}
 
     def __getitem__(self, step: int) -> Batch:
         """This rank's rows of the batch of `step` >= 1."""
@@ -224,6 +223,13 @@ class TrainBatches:
         """One random puzzle of every group, the groups in random order."""
         puzzles = self._group_first + rng.integers(0, self._group_count)
         return rng.permutation(puzzles)
+
+    def _epoch_rows(self, epoch: int) -> np.ndarray:
+        """Examples of `epoch` in their order; those of the two latest epochs are kept."""
+        if epoch not in self._cached_epochs:
+            self._cached_epochs = {e: rows for e, rows in self._cached_epochs.items() if e == epoch - 1}
+            self._cached_epochs[epoch] = self._draw_epoch_rows(epoch)
+        return self._cached_epochs[epoch]
 
     def _draw_epoch_rows(self, epoch: int) -> np.ndarray:
         rng = self._rng(epoch)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError
@@ -43,11 +43,11 @@ class PuzzleDatasetMetadata(BaseModel):
     blank_identifier_id: int
     vocab_size: int
     seq_len: int
-    num_puzzle_identifiers: int
+    num_puzzle_identifiers: int = Field(ge=1)
     total_groups: int
     mean_puzzle_examples: float
     total_puzzles: int | None = None  # absent in older files
-    sets: list[str]
+    sets: list[str] = Field(min_length=1)
     task: Task | None = None  # ours: what the grids show; published files lack it, see `task_of`
 
 
@@ -135,7 +135,7 @@ def load_metadata(root: Path | str, split: str) -> PuzzleDatasetMetadata:
     path = Path(root) / split / "dataset.json"
     try:
         return PuzzleDatasetMetadata.model_validate_json(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{path} is missing: {root} is not a data set with a {split!r} split. "
             "Build one with `python -m dataset.build_sudoku_dataset`, `dataset.build_maze_dataset`, "
@@ -175,6 +175,8 @@ def load_shard(root: Path | str, split: str, set_name: str, metadata: PuzzleData
             raise UserError(f"{path} is missing. Build the data set again.") from None
         except (ValueError, OSError, EOFError) as error:
             raise UserError(f"{path} is truncated or no .npy file ({error}). Build the data set again.") from None
+        if not isinstance(arrays[name], np.ndarray):
+            raise UserError(f"{path} is an archive, no .npy file. Build the data set again.")
     _check(folder, set_name, arrays, metadata)
     return Shard(name=set_name, **arrays)
 
@@ -198,8 +200,11 @@ def _check(folder: Path, set_name: str, arrays: dict[str, np.ndarray], metadata:
         ("group_indices", len(arrays["puzzle_identifiers"]), "puzzles"),
     ):
         index = arrays[name]
-        if len(index) == 0 or index[0] != 0 or index[-1] != end or np.any(np.diff(index) < 0):
+        if len(index) == 0 or index[0] != 0 or index[-1] != end or np.any(index[1:] < index[:-1]):
             raise broken(name, f"must rise from 0 to the number of {of}, {end}")
+    if len(arrays["group_indices"]) - 1 > metadata.total_groups or metadata.total_groups < 0:
+        raise broken("group_indices", f"{len(arrays['group_indices']) - 1} groups, dataset.json says total_groups "
+                     f"{metadata.total_groups} over all sets")  # fmt: skip
     if len(arrays["puzzle_indices"]) != len(arrays["puzzle_identifiers"]) + 1:
         raise broken("puzzle_indices", f"{len(arrays['puzzle_identifiers'])} puzzles need one offset more than that")
     identifiers = arrays["puzzle_identifiers"]
@@ -209,13 +214,19 @@ def _check(folder: Path, set_name: str, arrays: dict[str, np.ndarray], metadata:
             "puzzle_identifiers", f"ids {identifiers.min()}..{identifiers.max()}, dataset.json allows 0..{last}"
         )
     for name in ("inputs", "labels"):
-        low, high = _value_range(arrays[name])
-        ignored = metadata.ignore_label_id is not None and name == "labels"
-        if low < (min(0, IGNORE_LABEL_ID) if ignored else 0) or high >= metadata.vocab_size:
+        low, high = _value_range(arrays[name], skip=IGNORE_LABEL_ID if name == "labels" else None)
+        if low < 0 or high >= metadata.vocab_size:
             raise broken(name, f"tokens {low}..{high} out of the vocabulary 0..{metadata.vocab_size - 1}")
 
 
-def _value_range(array: np.ndarray) -> tuple[int, int]:
+def _value_range(array: np.ndarray, skip: int | None) -> tuple[int, int]:
+    """(smallest, largest) value other than `skip`, read in chunks."""
     rows = max(1, _VALUES_PER_CHECK // max(1, array.shape[1]))
-    chunks = [array[start : start + rows] for start in range(0, len(array), rows)]
-    return min((int(c.min()) for c in chunks), default=0), max((int(c.max()) for c in chunks), default=0)
+    low = high = 0
+    for start in range(0, len(array), rows):
+        chunk = array[start : start + rows]
+        if skip is not None and chunk.dtype.kind == "i":
+            chunk = chunk[chunk != skip]
+        if chunk.size:
+            low, high = min(low, int(chunk.min())), max(high, int(chunk.max()))
+    return low, high

@@ -108,16 +108,25 @@ def evaluate_split(
     """
     results = {}
     made = {} if made is None else made
-    for source in split.sources:
+    for source, label in zip(split.sources, _labels([source.root for source in split.sources]), strict=True):
         if source.root not in made:
             made[source.root] = make_evaluators(evaluators, source.root, source.metadata)
         for shard in source.shards:
             batches = EvalBatches(source, shard, global_batch_size, ranks.rank, ranks.world_size, max_examples, seed)
-            name = shard.name if len(split.sources) == 1 else f"{source.root.name}/{shard.name}"
+            name = f"{label}/{shard.name}" if label else shard.name
+            folder = save_path / label if save_path is not None else None
             results[name] = evaluate_set(
-                head, batches, made[source.root], device, ranks, early_halting, save_outputs, save_path, name
+                head, batches, made[source.root], device, ranks, early_halting, save_outputs, folder, name
             )
     return results
+
+
+def _labels(roots: Sequence[Path]) -> list[str]:
+    """Short names that tell the data sets apart; a single one needs none."""
+    if len(roots) == 1:
+        return [""]
+    names = [root.name for root in roots]
+    return [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names)]
 
 
 def evaluate_set(
@@ -134,7 +143,7 @@ def evaluate_set(
     """Evaluate one set; see `evaluate_split`."""
     was_training = head.training
     head.eval()
-    max_steps = head.model.config.halt_max_steps
+    max_steps = head.model.max_steps
     wanted = set(save_outputs).union(*(evaluator.required_outputs for evaluator in evaluators))
     sums: dict[str, Tensor] = {}
     saved: dict[str, list[Tensor]] = {key: [] for key in save_outputs}
@@ -158,22 +167,22 @@ def evaluate_set(
 
     if save_outputs and save_path is not None:
         save_path.mkdir(parents=True, exist_ok=True)
-        torch.save({key: torch.cat(parts) for key, parts in saved.items() if parts}, save_path / f"preds.{ranks.rank}")
+        file = save_path / f"{batches.shard.name}_preds.{ranks.rank}"
+        torch.save({key: torch.cat(parts) for key, parts in saved.items() if parts}, file)
     zero = torch.zeros((), device=device)
     total = sum_over_ranks({key: sums.get(key, zero) for key in _sum_names(max_steps)})
     task_metrics: dict[str, float] = {}
     for evaluator in evaluators:
-        if save_path is not None and ranks.is_main:
-            save_path.mkdir(parents=True, exist_ok=True)
         found = evaluator.result(str(save_path) if save_path is not None else None, ranks.rank, ranks.world_size)
         task_metrics |= found or {}
 
-    count = max(total.pop("count"), 1.0)
+    labelled = int(total.pop("count"))
+    count = max(labelled, 1)
     examples = int(total.pop("examples"))
     after = {key: [total.pop(f"{key}/{step}") / count for step in range(max_steps)] for key in ("exact", "accuracy")}
     return EvaluationResult(
         metrics={key: value / count for key, value in total.items()},
-        count=int(count),
+        count=labelled,
         examples=examples,
         exact_accuracy_after_step=after["exact"],
         accuracy_after_step=after["accuracy"],
@@ -258,7 +267,7 @@ def solve_example(
     frames, halts = [], []
     with torch.inference_mode():
         carry = head.initial_carry(data)
-        for _ in range(head.model.config.halt_max_steps):
+        for _ in range(head.model.max_steps):
             carry, outputs = head.model(carry, data)
             frames.append(outputs["logits"][0].argmax(-1))
             halts.append(outputs["q_halt_logits"][0].sigmoid())

@@ -60,11 +60,17 @@ class ACTModel(nn.Module):
         super().__init__()
         self.config: ReasonerConfig = self.inner_class.config_class(**config)
         self.inner = self.inner_class(self.config)
+        self.eval_max_steps: int | None = None  # steps of an example in evaluation, where not as in training
 
     @property
     def puzzle_emb(self):
         """The puzzle embedding, or None."""
         return self.inner.puzzle_emb
+
+    @property
+    def max_steps(self) -> int:
+        """ACT steps after which a slot halts at the latest, in the mode (training or evaluation) the model is in."""
+        return self.config.halt_max_steps if self.training else self.eval_max_steps or self.config.halt_max_steps
 
     def compile_recursion(self) -> None:
         """Compile the recursion, where the time goes. Module and parameter names stay as they are."""
@@ -107,9 +113,9 @@ class ACTModel(nn.Module):
         outputs = {"logits": logits, "q_halt_logits": q_halt, "q_continue_logits": q_continue}
 
         with torch.no_grad():
-            is_last = steps >= self.config.halt_max_steps
+            is_last = steps >= self.max_steps
             halted = is_last
-            if self.config.halt_max_steps > 1 and self.inner.halts_early(self.training):
+            if self.max_steps > 1 and self.inner.halts_early(self.training):
                 wants = self.wants_to_halt(outputs)
                 halted = is_last | (wants & (steps >= self._min_steps(steps, min_steps)) if self.training else wants)
             wants_target = self.inner.trains_continue if compute_target_q is None else compute_target_q

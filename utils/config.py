@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from utils.device import DeviceName
@@ -102,6 +102,7 @@ class PretrainConfig(RunConfig, OptimizationConfig):
     epochs: int = Field(ge=1)
     eval_interval: int | None = Field(default=None, ge=1)
     min_eval_interval: int | None = Field(default=0, ge=0)
+    eval_halt_max_steps: int | None = Field(default=None, ge=1)
     checkpoint_every_eval: bool = False
     project_name: str | None = None
     run_name: str | None = None
@@ -149,6 +150,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain Python values, interpolations resolved."""
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key or "a key"
+        raise UserError(f"{key} must be given, for example on the command line: {key}=...") from None
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration does not resolve: {error}") from None
     assert isinstance(values, dict)
@@ -175,7 +179,9 @@ def validate(schema: type[ModelT], values: Mapping[str, Any], where: str = "") -
 
 
 def _explain(schema: type[BaseModel], item: dict[str, Any], where: str) -> str:
-    key = where + ".".join(str(part) for part in item["loc"])
+    # the parts that name a member of a union are no keys
+    loc = [part for part in item["loc"] if not (isinstance(part, str) and (part in ("bool", "str") or "[" in part))]
+    key = (where + ".".join(str(part) for part in loc)).rstrip(".")
     match item["type"]:
         case "extra_forbidden":
             *parents, last = item["loc"]

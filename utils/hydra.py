@@ -1,12 +1,13 @@
 """Hydra command lines whose misspelt keys get the same kind of error as any other bad value."""
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from utils.errors import UserError, fail
@@ -25,6 +26,10 @@ def hydra_main(config_name: str, run: Callable[[DictConfig], None]) -> None:
             run(config)
         except UserError as error:
             fail(error)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            fail(UserError(f"the disk is full: {error}. Free some space, then go on with load_checkpoint=latest."))
 
     sys.argv[1:] = [_lenient(argument) for argument in sys.argv[1:]]
     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
@@ -36,7 +41,7 @@ def _lenient(argument: str) -> str:
         return argument
     try:
         override = OverridesParser.create().parse_override(argument)
-    except OverrideParseException:
+    except HydraException:
         return argument  # Hydra says what is wrong with it
     key = override.key_or_group
     is_group = key.startswith("hydra/") or (CONFIG_DIR / key).is_dir()

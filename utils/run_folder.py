@@ -78,14 +78,20 @@ def plan_run(
             folder, project, name, new.wandb_id, weights=path, note=f"a new run from the weights {path}{hint}"
         )
     if any(folder.glob("step_*")):
-        raise UserError(
-            f"{folder} already holds checkpoints. To go on with that run add load_checkpoint=latest; for a new one "
-            "choose another run_name or checkpoint_path."
-        )
+        raise _taken(folder)
     return new
 
 
+def _taken(folder: Path) -> UserError:
+    return UserError(
+        f"{folder} already holds checkpoints. To go on with that run add load_checkpoint=latest; for a new one "
+        "choose another run_name or checkpoint_path."
+    )
+
+
 def _resume(source: Path, step: int, folder: Path) -> RunPlan:
+    if folder.resolve() != source.resolve() and any(folder.glob("step_*")):
+        raise _taken(folder)
     state = load_train_state(train_state_path(source, step))
     run = state["run"]
     note = f"going on from step {step} of {source}"

@@ -12,7 +12,7 @@ from models.recursive_reasoning.trm import TinyRecursiveModel
 from models.recursive_reasoning.trm_hier6 import SixLatentModel
 from models.recursive_reasoning.trm_singlez import SingleLatentModel
 from utils.errors import UserError
-from utils.functions import load_model_class, source_path
+from utils.functions import load_model_class
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,3 @@ def test_a_module_that_cannot_import_something_else_says_so(tmp_path: Path, monk
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
         load_model_class("broken_module@Anything", prefix="")
-
-
-def test_source_path():
-    assert Path(source_path(ACTLossHead)).parts[-2:] == ("models", "losses.py")

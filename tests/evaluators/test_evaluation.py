@@ -1,0 +1,385 @@
+"""Evaluation against the published way, a plain loop over examples, and itself with other batch sizes."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
+from dataset.shards import PuzzleDatasetMetadata, write_identifiers, write_split
+from evaluators.evaluation import (
+    EvaluationResult,
+    Evaluator,
+    check_save_outputs,
+    evaluate_split,
+    make_evaluators,
+    solve_example,
+)
+from models.losses import ACTLossHead, Score
+from tests.models.small import ARCHITECTURES, CONFIG, small_model, spread_q
+from utils.config import EvaluatorConfig
+from utils.distributed import Ranks
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+STEPS = 4
+EXAMPLES = 23
+UNLABELLED = (4, 5, 22)
+
+
+def head_of(architecture: str = "trm", **overrides: object) -> ACTLossHead:
+    """A model some of whose slots want to halt at each step, in training mode as during a run."""
+    settings: dict[str, Any] = {"halt_max_steps": STEPS, "H_cycles": 1, **overrides}
+    return ACTLossHead(spread_q(small_model(architecture, **settings)))
+
+
+def write_random(root: Path, seed: int = 0, names: tuple[str, ...] = ("a", "b", "c", "d"), sets: int = 1) -> Path:
+    """Random examples, two to a puzzle; label 0 is ignored, and some examples have no other."""
+    rng = np.random.default_rng(seed)
+    puzzles = -(-EXAMPLES // 2)
+    metadata = PuzzleDatasetMetadata(
+        pad_id=0,
+        ignore_label_id=0,
+        blank_identifier_id=0,
+        vocab_size=CONFIG["vocab_size"],
+        seq_len=CONFIG["seq_len"],
+        num_puzzle_identifiers=len(names) + 1,
+        total_groups=puzzles,
+        mean_puzzle_examples=EXAMPLES / puzzles,
+        sets=["all", "more"][:sets],
+    )
+    for set_name in metadata.sets:
+        inputs, labels = rng.integers(0, CONFIG["vocab_size"], (2, EXAMPLES, CONFIG["seq_len"]))
+        labels[:, 0] = 0
+        labels[list(UNLABELLED)] = 0
+        arrays = {
+            "inputs": inputs,
+            "labels": labels,
+            "puzzle_identifiers": rng.integers(0, len(names) + 1, puzzles),
+            "puzzle_indices": np.minimum(np.arange(puzzles + 1) * 2, EXAMPLES),
+            "group_indices": np.arange(puzzles + 1),
+        }
+        write_split(root / "test", arrays, metadata, set_name)
+    write_identifiers(root, ["<blank>", *names])
+    return root
+
+
+def teach(root: Path, head: ACTLossHead) -> None:
+    """Make the labels of some examples what the model answers after one, two, ... steps, so that it is right there."""
+    path = root / "test" / "all__labels.npy"
+    labels, split = np.load(path), PuzzleSplit([root], "test")
+    for example in set(range(EXAMPLES)) - set(UNLABELLED):
+        if example % 3:
+            frames = solve_example(head, split.sources[0], example, CPU)[1]["answers"]
+            labels[example] = frames[example % STEPS]
+    np.save(path, labels)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = write_random(tmp_path / "data")
+    teach(root, head_of())
+    return root
+
+
+def evaluate(head: ACTLossHead, split: PuzzleSplit, **options: Any) -> dict[str, EvaluationResult]:
+    settings: dict[str, Any] = {"device": CPU, "ranks": Ranks(), "global_batch_size": 8, "evaluators": [], **options}
+    return evaluate_split(head, split, **settings)
+
+
+def batches_of(split: PuzzleSplit, size: int) -> Iterator[dict[str, Tensor]]:
+    source = split.sources[0]
+    for arrays in EvalBatches(source, source.shards[0], size):
+        names = ("inputs", "labels", "puzzle_identifiers")
+        yield {name: torch.from_numpy(arrays[name]) for name in names}
+
+
+def agree(one: EvaluationResult, other: EvaluationResult) -> bool:
+    return all(value == pytest.approx(getattr(other, key), rel=1e-5) for key, value in asdict(one).items())
+
+
+# -- the metrics -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_metrics_are_those_of_the_published_way(tmp_path: Path, architecture: str):
+    head = head_of(architecture)
+    teach(write_random(tmp_path), head)
+    split = PuzzleSplit([tmp_path], "test")
+    result = evaluate(head, split)["all"]
+    assert head.training
+
+    head.eval()
+    sums: dict[str, float] = {}
+    with torch.no_grad():
+        for batch in batches_of(split, 8):
+            carry = head.initial_carry(batch)
+            for step in range(STEPS):
+                carry, _, metrics, _, finished = head(carry=carry, batch=batch)
+                assert finished == (step == STEPS - 1)
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0) + float(value)
+    count = sums.pop("count")
+    assert (result.count, result.examples) == (count, EXAMPLES) == (EXAMPLES - len(UNLABELLED), EXAMPLES)
+    assert result.metrics == pytest.approx({name: value / count for name, value in sums.items()}, rel=1e-6)
+    assert result.metrics["steps"] == STEPS
+    assert 0 < result.metrics["exact_accuracy"] < result.metrics["accuracy"] < 1
+    assert 0 < result.metrics["q_halt_accuracy"] < 1
+
+
+def test_accuracies_after_each_step(root: Path):
+    head, split = head_of(), PuzzleSplit([root], "test")
+    result = evaluate(head, split)["all"]
+    exact, accuracy = [0.0] * STEPS, [0.0] * STEPS
+    for example, batch in enumerate(batches_of(split, 1)):
+        labels = batch["labels"][0]
+        asked = labels != -100
+        if example in UNLABELLED:
+            assert not asked.any()
+            continue
+        for step, answer in enumerate(solve_example(head, split.sources[0], example, CPU)[1]["answers"]):
+            right = (answer == labels)[asked].double()
+            accuracy[step] += float(right.mean())
+            exact[step] += float(right.all())
+    count = EXAMPLES - len(UNLABELLED)
+    assert result.exact_accuracy_after_step == pytest.approx([x / count for x in exact])
+    assert result.accuracy_after_step == pytest.approx([x / count for x in accuracy])
+    assert result.exact_accuracy_after_step[-1] == result.metrics["exact_accuracy"]
+    assert result.accuracy_after_step[-1] == pytest.approx(result.metrics["accuracy"])
+    assert len(set(exact)) > 1
+
+
+def plain_answers(head: ACTLossHead, split: PuzzleSplit) -> dict[str, Tensor]:
+    """Each example alone, until it wants to halt."""
+    head.eval()
+    found: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for batch in batches_of(split, 1):
+            carry = head.initial_carry(batch)
+            for step in range(1, STEPS + 1):
+                carry, outputs = head.model(carry, batch)
+                q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
+                compares = head.model.inner.compares_continue
+                if q_halt > (q_continue if compares else 0) or step == STEPS:
+                    break
+            score = Score(outputs["logits"].argmax(-1), q_halt, batch["labels"])
+            kept = {**outputs, **vars(score), "steps": torch.tensor([step])}
+            for name, value in kept.items():
+                found.setdefault(name, []).append(value)
+    head.train()
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "by_inference"),
+    [("trm", False), ("hrm", False), ("transformers_baseline", False), ("transformers_baseline", True)],
+)
+def test_early_halting_is_each_example_until_it_wants_to_halt(
+    root: Path, tmp_path: Path, architecture: str, by_inference: bool
+):
+    head = head_of(architecture, **({"act_inference": True} if by_inference else {}))
+    if architecture != "trm":
+        teach(root, head)
+    split = PuzzleSplit([root], "test")
+    names = ["preds", "logits", "q_halt_logits", "q_continue_logits", "steps"]
+    result = evaluate(
+        head, split, early_halting=not by_inference, global_batch_size=7, save_outputs=names, save_path=tmp_path / "out"
+    )["all"]
+    plain = plain_answers(head, split)
+    (file,) = (tmp_path / "out").iterdir()
+    saved = torch.load(file, weights_only=True)
+    assert len(set(plain["steps"].tolist())) > 1
+    for name in names:
+        torch.testing.assert_close(saved[name], plain[name], check_dtype=False, rtol=1e-4, atol=1e-5)
+    labelled = plain["labelled"]
+    expected = {
+        "accuracy": plain["accuracy"],
+        "exact_accuracy": plain["exact"],
+        "q_halt_accuracy": plain["q_halt_right"],
+        "steps": plain["steps"],
+    }
+    for name, values in expected.items():
+        assert result.metrics[name] == pytest.approx(float(values[labelled].double().mean()))
+    assert result.exact_accuracy_after_step[-1] == result.metrics["exact_accuracy"]
+
+
+@pytest.mark.parametrize("early_halting", [False, True])
+@pytest.mark.parametrize("size", [1, 5, 23, 100])
+def test_any_batch_size_gives_the_same(root: Path, size: int, early_halting: bool):
+    head, split = head_of(), PuzzleSplit([root], "test")
+    expected = evaluate(head, split, early_halting=early_halting)["all"]
+    assert agree(evaluate(head, split, early_halting=early_halting, global_batch_size=size)["all"], expected)
+
+
+def test_rows_without_labels_count_in_the_halting_loss_alone(tmp_path: Path):
+    root = write_random(tmp_path)
+    path = root / "test" / "all__labels.npy"
+    head = head_of()
+    some = evaluate(head, PuzzleSplit([root], "test"))["all"]
+    np.save(path, np.zeros_like(np.load(path)))
+    none = evaluate(head, PuzzleSplit([root], "test"))["all"]
+    assert (some.count, none.count, none.examples) == (20, 0, EXAMPLES)
+    assert none.metrics.pop("q_halt_loss") > 0
+    assert set(none.metrics.values()) == {0.0}
+    assert none.exact_accuracy_after_step == none.accuracy_after_step == [0.0] * STEPS
+
+
+def test_a_subset(root: Path, tmp_path: Path):
+    head, split = head_of(), PuzzleSplit([root], "test")
+    options: dict[str, Any] = {"save_outputs": ["example_index", "labels"]}
+    results, indices = [], []
+    for number, seed in enumerate((0, 0, 1)):
+        folder = tmp_path / f"out-{number}"
+        results.append(evaluate(head, split, max_examples=9, seed=seed, save_path=folder, **options)["all"])
+        saved = torch.load(next(folder.iterdir()), weights_only=True)
+        indices.append(saved["example_index"].tolist())
+        assert results[-1].examples == len(set(indices[-1])) == 9
+        assert results[-1].count == int((saved["labels"] != -100).any(1).sum())
+    assert indices[0] == indices[1] != indices[2]
+    assert results[0] == results[1]
+    assert evaluate(head, split, max_examples=99)["all"].examples == EXAMPLES
+
+
+def test_the_mode_of_the_model_is_given_back(root: Path):
+    for training in (True, False):
+        head = head_of().train(training)
+        evaluate(head, PuzzleSplit([root], "test"))
+        solve_example(head, PuzzleSplit([root], "test").sources[0], 0, CPU)
+        assert head.training == training
+
+
+# -- files and evaluators ----------------------------------------------------------------------------------------------
+
+
+def test_outputs_are_saved_in_the_order_of_the_examples(root: Path, tmp_path: Path):
+    head, split = head_of(), PuzzleSplit([root], "test")
+    names = ["inputs", "labels", "puzzle_identifiers", "example_index", "preds", "logits", "steps"]
+    evaluate(head, split, save_outputs=names, save_path=tmp_path / "a" / "b")
+    (file,) = (tmp_path / "a" / "b").iterdir()
+    assert file.name.endswith("preds.0")
+    saved = torch.load(file, weights_only=True)
+    assert list(saved) == names
+    shard = split.sources[0].shards[0]
+    assert np.array_equal(saved["inputs"], shard.inputs)
+    assert np.array_equal(saved["labels"], np.where(shard.labels == 0, -100, shard.labels.astype(int)))
+    identifiers = np.repeat(shard.puzzle_identifiers, np.diff(shard.puzzle_indices))
+    assert np.array_equal(saved["puzzle_identifiers"], identifiers)
+    assert saved["example_index"].tolist() == list(range(EXAMPLES))
+    assert torch.equal(saved["preds"], saved["logits"].argmax(-1))
+    assert set(saved["steps"].tolist()) == {STEPS}
+
+
+def test_outputs_that_no_evaluation_has_are_refused():
+    check_save_outputs(["preds", "logits", "labels"])
+    with pytest.raises(UserError, match=r"eval_save_outputs: \['logit', 'x'\]: allowed are inputs, labels,"):
+        check_save_outputs(["x", "preds", "logit"])
+
+
+class Recorder:
+    """Keeps all that an evaluator is given."""
+
+    required_outputs: ClassVar[set[str]] = {"logits"}
+
+    def __init__(self):
+        self.begun, self.results, self.rows = 0, [], []
+
+    def begin_eval(self) -> None:
+        self.begun, self.rows = self.begun + 1, []
+
+    def update_batch(self, batch: dict[str, Tensor], preds: dict[str, Tensor]) -> None:
+        self.rows.append({**batch, **preds})
+
+    def result(self, save_path: str | None, rank: int, world_size: int, group: Any = None) -> dict[str, float]:
+        self.results.append((save_path, rank, world_size))
+        return {"Recorder/rows": float(len(self["inputs"]))}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.cat([row[name] for row in self.rows])
+
+
+def two_roots(tmp_path: Path) -> list[Path]:
+    return [
+        write_random(tmp_path / "one", seed=1, names=("a", "b")),
+        write_random(tmp_path / "two", seed=2, names=("c", "d")),
+    ]
+
+
+def test_evaluators_get_every_example_with_its_own_identifier(tmp_path: Path):
+    split = PuzzleSplit(two_roots(tmp_path), "test")
+    recorders = {source.root: Recorder() for source in split.sources}
+    made: dict[Path, list[Evaluator]] = {root: [recorder] for root, recorder in recorders.items()}
+    results = evaluate(head_of(), split, made=made, save_path=tmp_path / "out")
+    for source, table in zip(split.sources, ([0, 1, 2], [0, 3, 4]), strict=True):
+        assert source.table_ids.tolist() == table
+        recorder = recorders[source.root]
+        (shard,) = source.shards
+        identifiers = np.repeat(shard.puzzle_identifiers, np.diff(shard.puzzle_indices))
+        assert recorder["puzzle_identifiers"].tolist() == identifiers.tolist()
+        assert np.array_equal(recorder["inputs"], shard.inputs)
+        assert torch.equal(recorder["preds"], recorder["logits"].argmax(-1))
+        assert recorder.begun == 1
+        assert recorder.results[0][1:] == (0, 1)
+        assert results[f"{source.root.name}/all"].task_metrics == {"Recorder/rows": EXAMPLES}
+
+
+def test_evaluators_begin_anew_each_time(root: Path):
+    split, recorder = PuzzleSplit([root], "test"), Recorder()
+    for _ in range(2):
+        result = evaluate(head_of(), split, made={root: [recorder]})["all"]
+        assert result.task_metrics == {"Recorder/rows": EXAMPLES}
+    assert recorder.begun == 2
+    assert recorder.results == [(None, 0, 1)] * 2
+
+
+def test_evaluators_are_made_from_the_configuration(root: Path):
+    metadata = PuzzleSplit([root], "test").sources[0].metadata.model_copy(update={"seq_len": 16, "vocab_size": 6})
+    made = make_evaluators([EvaluatorConfig(name="maze@Maze", height=2)], root, metadata)  # pyright: ignore[reportCallIssue]
+    assert [(type(e).__name__, e.height, e.width) for e in made] == [("Maze", 2, 8)]  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(UserError, match="evaluators: maze@Maze: .*heigth"):
+        make_evaluators([EvaluatorConfig(name="maze@Maze", heigth=2)], root, metadata)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(UserError, match="Did you mean 'Maze'"):
+        make_evaluators([EvaluatorConfig(name="maze@Mazes")], root, metadata)
+
+
+def test_several_data_sets_are_evaluated_like_each_alone(tmp_path: Path):
+    roots, head = two_roots(tmp_path), head_of()
+    split = PuzzleSplit(roots, "test")
+    results = evaluate(head, split)
+    assert set(results) == {"one/all", "two/all"}
+    for root in roots:
+        alone = evaluate(head, PuzzleSplit([root], "test", like=split))["all"]
+        assert agree(results[f"{root.name}/all"], alone)
+    assert not agree(*results.values())
+
+
+def test_several_sets_of_a_data_set(tmp_path: Path):
+    split = PuzzleSplit([write_random(tmp_path, sets=2)], "test")
+    results = evaluate(head_of(), split, save_outputs=["inputs"], save_path=tmp_path / "out")
+    assert set(results) == {"all", "more"}
+    assert not agree(*results.values())
+    assert saved_inputs(tmp_path / "out") == {shard.inputs.tobytes() for shard in split.sources[0].shards}
+
+
+def saved_inputs(folder: Path) -> set[bytes]:
+    """The inputs in every file of saved outputs."""
+    files = [torch.load(path, weights_only=True)["inputs"] for path in folder.rglob("*preds.0")]
+    return {inputs.to(torch.uint8).numpy().tobytes() for inputs in files}
+
+
+def test_outputs_of_several_data_sets_are_kept_apart(tmp_path: Path):
+    split = PuzzleSplit(two_roots(tmp_path), "test")
+    evaluate(head_of(), split, save_outputs=["inputs"], save_path=tmp_path / "out")
+    assert saved_inputs(tmp_path / "out") == {source.shards[0].inputs.tobytes() for source in split.sources}
+
+
+def test_data_sets_in_folders_of_the_same_name_are_kept_apart(tmp_path: Path):
+    roots = [write_random(tmp_path / str(seed) / "data", seed=seed, names=("a", "b")) for seed in (1, 2)]
+    split = PuzzleSplit(roots, "test")
+    results = evaluate(head_of(), split, save_outputs=["inputs"], save_path=tmp_path / "out")
+    assert len(results) == 2
+    assert saved_inputs(tmp_path / "out") == {source.shards[0].inputs.tobytes() for source in split.sources}

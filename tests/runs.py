@@ -1,0 +1,131 @@
+"""Starting training and evaluation as a user would, and reading what they wrote."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset.shards import ARRAYS, PuzzleDatasetMetadata, write_identifiers, write_split
+from dataset.sudoku import generate_puzzles, parse_box
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# a model that trains in milliseconds
+TINY_ARCH = {
+    "arch.hidden_size": 16,
+    "arch.num_heads": 2,
+    "arch.H_cycles": 2,
+    "arch.L_cycles": 2,
+    "arch.L_layers": 1,
+    "arch.puzzle_emb_len": 1,
+    "arch.halt_max_steps": 4,
+    "arch.halt_exploration_prob": 0.3,
+    "arch.forward_dtype": "float32",
+}
+
+
+def write_sudoku(root: Path, groups: int, tests: int, own_ids: bool = True, copies: int = 2) -> Path:
+    """A data set of 4x4 Sudokus, each group one puzzle `copies` times under ids of their own (or the blank id)."""
+    box = parse_box("2x2")
+    found = list(generate_puzzles(groups + tests, box, np.random.default_rng(0), min_clues=7))
+    puzzles, solutions = (
+        np.stack([puzzle for puzzle, _ in found]) + 1,
+        np.stack([solution for _, solution in found]) + 1,
+    )
+    ids = groups * copies + 1 if own_ids else 1
+    for split, rows, n in (
+        ("train", np.repeat(np.arange(groups), copies), copies),
+        ("test", np.arange(groups, groups + tests), 1),
+    ):
+        count = len(rows)
+        train_ids = np.arange(1, count + 1) if own_ids and split == "train" else np.zeros(count)
+        arrays = {
+            "inputs": puzzles[rows],
+            "labels": solutions[rows],
+            "puzzle_identifiers": train_ids,
+            "puzzle_indices": np.arange(count + 1),
+            "group_indices": np.arange(0, count + 1, n),
+        }
+        assert set(arrays) == set(ARRAYS)
+        metadata = PuzzleDatasetMetadata(
+            pad_id=0,
+            ignore_label_id=0,
+            blank_identifier_id=0,
+            vocab_size=box.vocab_size,
+            seq_len=box.cells,
+            num_puzzle_identifiers=ids,
+            total_groups=count // n,
+            mean_puzzle_examples=1.0,
+            total_puzzles=count,
+            sets=["all"],
+            task="sudoku",
+        )
+        write_split(root / split, arrays, metadata)
+    write_identifiers(root, ["<blank>", *(f"puzzle-{i}" for i in range(1, ids))])
+    return root
+
+
+def arguments(**settings: Any) -> list[str]:
+    """`key=value` for the command line; `arch__x` stands for `arch.x`."""
+    return [f"{key.replace('__', '.')}={_text(value)}" for key, value in settings.items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(map(str, value)) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def tiny(data: Path, folder: Path | None, **more: Any) -> list[str]:
+    """Arguments of a tiny training run."""
+    settings: dict[str, Any] = {
+        **TINY_ARCH,
+        "data_paths": [data],
+        "evaluators": "[]",
+        "global_batch_size": 6,
+        "epochs": 20,
+        "eval_interval": 5,
+        "lr": 1e-3,
+        "lr_warmup_steps": 5,
+        "puzzle_emb_lr": 1e-2,
+        "ema": True,
+        "ema_rate": 0.9,
+        "device": "cpu",
+        "show_example": False,
+        "wandb_mode": "disabled",
+        "checkpoint_path": folder,
+        **more,
+    }
+    return arguments(**settings)
+
+
+def command(script: str, args: list[str], processes: int = 0) -> list[str]:
+    """The command line; with `processes` under torchrun."""
+    if not processes:
+        return [sys.executable, str(ROOT / script), *args]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*launcher, str(ROOT / script), *args]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a subprocess: one thread, no W&B settings of the host."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    return {**kept, "OMP_NUM_THREADS": "1"}
+
+
+def start(script: str, args: list[str], cwd: Path, processes: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run to the end; fails the test, with the output, if the program fails."""
+    done = subprocess.run(
+        command(script, args, processes), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl as a list."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,38 @@
+"""evaluate.py on a checkpoint that the published code trained, and on our own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.paths import SHARED
+from tests.runs import start, tiny, write_sudoku
+
+PUBLISHED = SHARED / "oracles" / "published_checkpoint"
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published checkpoint is not here")
+@pytest.mark.parametrize("processes", [0, 2])
+def test_published_checkpoint(tmp_path: Path, processes: int):
+    args = [f"load_checkpoint={PUBLISHED / 'step_450'}", f"data_paths=[{PUBLISHED / 'data'}]", "device=cpu"]
+    done = start("evaluate.py", [*args, "global_batch_size=129", "save_path=out"], tmp_path, processes)
+    assert "dropped unknown keys: entity" in done.stdout
+    result = json.loads((tmp_path / "out" / "results.json").read_text())["sets"]["all"]
+    expected = json.loads((PUBLISHED / "expected.json").read_text())
+    # the record was written as float32
+    mine = np.array(result["exact_accuracy_after_step"], dtype=np.float32)
+    np.testing.assert_array_equal(mine, np.array(expected["exact_accuracy_after_step"], dtype=np.float32))
+    assert result["metrics"] == pytest.approx(expected["metrics"], rel=1e-5)
+
+
+def test_evaluation_of_a_run_repeats_its_last_metrics(tmp_path: Path):
+    data = write_sudoku(tmp_path / "data", groups=12, tests=11)
+    start("pretrain.py", tiny(data, tmp_path / "run", max_steps=20, show_example=True), tmp_path)
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (tmp_path / "run" / "example.png").stat().st_size > 1000
+    start("evaluate.py", [f"load_checkpoint={tmp_path / 'run' / 'step_20'}", "save_path=out", "device=cpu"], tmp_path)
+    result = json.loads((tmp_path / "out" / "results.json").read_text())["sets"]["all"]
+    assert {f"all/{key}": value for key, value in result["metrics"].items()} == pytest.approx(
+        {key: value for key, value in last.items() if key.startswith("all/")}
+    )

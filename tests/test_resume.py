@@ -1,0 +1,89 @@
+"""A killed run that goes on is the run that was never killed, bit for bit."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import command, environment, metrics, start, tiny, write_sudoku
+from utils.checkpoint import load_train_state, train_state_path, weights_path
+
+STEPS = 60
+
+
+def kill_at(step: int, args: list[str], cwd: Path, folder: Path, processes: int) -> None:
+    """Start training and kill -9 all its processes once it has logged `step`."""
+    process = subprocess.Popen(
+        command("pretrain.py", args, processes),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    log = folder / "metrics.jsonl"
+    try:
+        for _ in range(20_000):
+            if log.exists() and log.read_text().count("\n") >= step:
+                break
+            assert process.poll() is None, "the run ended before it was killed"
+            time.sleep(0.005)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def tensors(value: object, path: str = "") -> dict[str, torch.Tensor]:
+    """All tensors of a nested structure by path; other leaves as tensors of their repr's bytes."""
+    if isinstance(value, torch.Tensor):
+        return {path: value}
+    if isinstance(value, dict):
+        found: dict[str, torch.Tensor] = {}
+        for key, item in value.items():
+            found |= tensors(item, f"{path}/{key}")
+        return found
+    return {path: torch.tensor(list(repr(value).encode()))}
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, processes: int):
+    data = write_sudoku(tmp_path / "data", groups=18, tests=7)
+    settings = {"checkpoint_every_steps": 7, "max_steps": STEPS, "grad_accum_steps": 1 if processes else 2}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    start("pretrain.py", tiny(data, whole, **settings), tmp_path, processes)
+
+    args = tiny(data, broken, **settings, load_checkpoint="latest")
+    kill_at(random.Random(processes).randrange(9, STEPS - 15), args, tmp_path, broken, processes)
+    assert not weights_path(broken, STEPS).exists()
+    done = start("pretrain.py", args, tmp_path, processes)
+    assert "going on from step" in done.stdout
+
+    assert (broken / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert [line["step"] for line in metrics(whole)] == list(range(1, STEPS + 1))
+    for name in ("step", "train"):
+        load = (lambda f: torch.load(weights_path(f, STEPS))) if name == "step" else (
+            lambda f: load_train_state(train_state_path(f, STEPS))
+        )  # fmt: skip
+        one, two = load(whole), load(broken)
+        for state in (one, two):
+            state.pop("run", None), state.pop("config", None)  # names and folders differ
+        one, two = tensors(one), tensors(two)
+        assert one.keys() == two.keys()
+        different = [key for key in one if not torch.equal(one[key], two[key])]
+        assert not different
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path):
+    data = write_sudoku(tmp_path / "data", groups=18, tests=7)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    start("pretrain.py", tiny(data, whole, max_steps=30), tmp_path)
+    start("pretrain.py", tiny(data, parts, max_steps=11), tmp_path)
+    start("pretrain.py", tiny(data, parts, max_steps=30, load_checkpoint="latest"), tmp_path, processes=2)
+    for one, two in zip(metrics(whole), metrics(parts), strict=True):
+        assert one["train/lm_loss"] == pytest.approx(two["train/lm_loss"], rel=1e-5)
+        assert one["train/count"] == two["train/count"]

@@ -1,0 +1,286 @@
+"""The configuration files against the published defaults, and what is said about values that do not fit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from models.factory import check_arch
+from utils.config import EvaluateConfig, PretrainConfig, plain, read_yaml, validate, write_yaml
+from utils.device import choose_dtype
+from utils.errors import UserError
+from utils.hydra import CONFIG_DIR
+
+EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
+ARCHITECTURES = sorted(path.stem for path in (CONFIG_DIR / "arch").glob("*.yaml"))
+
+PUBLISHED: dict[str, Any] = {
+    "data_paths": ["data/arc-aug-1000"],
+    "data_paths_test": [],
+    "evaluators": [{"name": "arc@ARC"}],
+    "global_batch_size": 768,
+    "epochs": 100000,
+    "eval_interval": 10000,
+    "checkpoint_every_eval": True,
+    "lr": 1e-4,
+    "lr_min_ratio": 1.0,
+    "lr_warmup_steps": 2000,
+    "beta1": 0.9,
+    "beta2": 0.95,
+    "weight_decay": 0.1,
+    "puzzle_emb_weight_decay": 0.1,
+    "puzzle_emb_lr": 1e-2,
+    "seed": 0,
+    "min_eval_interval": 0,
+    "ema": False,
+    "ema_rate": 0.999,
+    "freeze_weights": False,
+    "project_name": None,
+    "run_name": None,
+    "load_checkpoint": None,
+    "checkpoint_path": None,
+    "eval_save_outputs": [],
+}
+SHARED_BY_ALL = {
+    "loss": {"name": "losses@ACTLossHead", "loss_type": "stablemax_cross_entropy"},
+    "halt_exploration_prob": 0.1,
+    "halt_max_steps": 16,
+    "hidden_size": 512,
+    "puzzle_emb_ndim": 512,
+    "expansion": 4,
+    "pos_encodings": "rope",
+    "forward_dtype": "bfloat16",
+}
+TRM = {
+    **SHARED_BY_ALL,
+    "name": "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1",
+    "num_heads": 8,
+    "H_layers": 0,
+    "L_layers": 2,
+    "H_cycles": 3,
+    "L_cycles": 6,
+    "puzzle_emb_len": 16,
+    "mlp_t": False,
+    "no_ACT_continue": True,
+}
+PUBLISHED_ARCHITECTURES = {
+    "trm": TRM,
+    "trm_l4": {**TRM, "L_cycles": 4},
+    "trm_mlp": {**TRM, "mlp_t": True, "pos_encodings": "none"},
+    "trm_singlez": {**TRM, "name": "recursive_reasoning.trm_singlez@TinyRecursiveReasoningModel_ACTV1"},
+    "trm_hier6": {**TRM, "name": "recursive_reasoning.trm_hier6@TinyRecursiveReasoningModel_ACTV1"},
+    "hrm": {
+        **SHARED_BY_ALL,
+        "name": "recursive_reasoning.hrm@HierarchicalReasoningModel_ACTV1",
+        "num_heads": 8,
+        "H_layers": 4,
+        "L_layers": 4,
+        "H_cycles": 2,
+        "L_cycles": 2,
+    },
+    "transformers_baseline": {
+        **SHARED_BY_ALL,
+        "name": "recursive_reasoning.transformers_baseline@Model_ACTV2",
+        "num_heads": 12,
+        "H_layers": 8,
+        "act_enabled": True,
+        "act_inference": False,
+    },
+}
+
+
+def composed(*overrides: str, config: str = "cfg_pretrain") -> dict[str, Any]:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        return plain(compose(config, list(overrides)))
+
+
+def checked(values: dict[str, Any]) -> PretrainConfig:
+    """Validated as pretrain.py does on a CPU."""
+    config = validate(PretrainConfig, values)
+    dtype, _ = choose_dtype(config.arch.own_keys["forward_dtype"], torch.device("cpu"))
+    config.arch.forward_dtype = dtype  # pyright: ignore[reportAttributeAccessIssue]
+    check_arch(config.arch)
+    return config
+
+
+@pytest.fixture(scope="module")
+def defaults() -> dict[str, Any]:
+    return composed()
+
+
+def message(values: dict[str, Any], schema: Any = PretrainConfig) -> str:
+    with pytest.raises(UserError) as caught:
+        validate(schema, values)
+    return str(caught.value)
+
+
+# -- the files ---------------------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_the_published_ones(defaults: dict[str, Any]):
+    assert {key: defaults[key] for key in PUBLISHED} == PUBLISHED
+    assert set(defaults) == set(PretrainConfig.model_fields)
+    checked(defaults)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architectures_have_the_published_sizes(name: str):
+    arch = composed(f"arch={name}")["arch"]
+    published = PUBLISHED_ARCHITECTURES[name]
+    assert {key: arch.get(key) for key in published} == published
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("arch", [None, "hrm", "transformers_baseline"])
+def test_experiments_compose_and_fit(experiment: str, arch: str | None):
+    values = composed(f"experiment={experiment}", *([f"arch={arch}"] if arch else []))
+    config = checked(values)
+    assert set(values) == set(PretrainConfig.model_fields)
+    if arch:
+        assert config.arch.name == PUBLISHED_ARCHITECTURES[arch]["name"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "settings"),
+    [
+        ("sudoku_extreme_mlp", {"epochs": 50000, "eval_interval": 5000, "weight_decay": 1.0, "puzzle_emb_lr": 1e-4}),
+        ("sudoku_extreme_att", {"epochs": 50000, "eval_interval": 5000, "weight_decay": 1.0, "puzzle_emb_lr": 1e-4}),
+        ("maze_hard", {"epochs": 50000, "eval_interval": 5000, "weight_decay": 1.0, "puzzle_emb_lr": 1e-4}),
+        ("arc1", {"epochs": 100000, "eval_interval": 10000, "weight_decay": 0.1, "puzzle_emb_lr": 1e-2}),
+        ("arc2", {"epochs": 100000, "eval_interval": 10000, "weight_decay": 0.1, "puzzle_emb_lr": 1e-2}),
+    ],
+)
+def test_published_experiments_have_the_published_settings(experiment: str, settings: dict[str, Any]):
+    values = composed(f"experiment={experiment}")
+    settings |= {"puzzle_emb_weight_decay": settings["weight_decay"], "global_batch_size": 768, "lr": 1e-4}
+    settings |= {"lr_warmup_steps": 2000, "ema": True, "ema_rate": 0.999, "lr_min_ratio": 1.0}
+    assert {key: values[key] for key in settings} == settings
+    assert values["arch"]["L_cycles"] == (6 if "sudoku" in experiment else 4)
+    assert values["arch"]["mlp_t"] == (experiment == "sudoku_extreme_mlp")
+
+
+def test_an_experiment_can_be_changed_on_the_command_line():
+    values = composed("experiment=quickstart", "lr=0.5", "+run_name=x", "arch.L_cycles=5")
+    assert (values["lr"], values["run_name"], values["arch"]["L_cycles"]) == (0.5, "x", 5)
+    assert values["epochs"] == composed("experiment=quickstart")["epochs"]
+
+
+def test_the_file_of_evaluation_fits():
+    values = composed("load_checkpoint=x", config="cfg_evaluate")
+    assert set(values) == set(EvaluateConfig.model_fields)
+    assert validate(EvaluateConfig, values).model_dump() == values
+    with pytest.raises(UserError, match="load_checkpoint"):
+        composed(config="cfg_evaluate")
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_keys_are_answered_with_the_nearest_one(defaults: dict[str, Any]):
+    said = message(defaults | {"globl_batch_size": 3})
+    assert "globl_batch_size: no such key. Did you mean 'global_batch_size'? Allowed are arch, augmentation," in said
+
+
+def test_unknown_keys_far_from_any_get_the_list_alone(defaults: dict[str, Any]):
+    said = message(defaults | {"zzzzzz": 3})
+    assert "zzzzzz: no such key. Allowed are arch," in said
+    assert "Did you mean" not in said
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [
+        (
+            "arch",
+            {"name": "x", "loss": {"name": "x", "loss_typ": "y", "loss_type": "y"}},
+            "arch.loss.loss_typ: no such key. Did you mean 'loss_type'? Allowed are loss_type, name.",
+        ),
+        (
+            "arch",
+            {"name": "x", "loss": {"name": "x"}},
+            "arch.loss.loss_type: missing; set it with arch.loss.loss_type=...",
+        ),
+        (
+            "data_builder",
+            {"modul": "x"},
+            "data_builder.modul: no such key. Did you mean 'module'? Allowed are module, options.",
+        ),
+        ("evaluators", [{}], "evaluators.0.name: missing"),
+    ],
+)
+def test_nested_keys_are_named_in_full(defaults: dict[str, Any], section: str, values: Any, expected: str):
+    assert expected in message(defaults | {section: values})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("lr", "fast", "lr='fast': input should be a valid number"),
+        ("epochs", 1.5, "epochs=1.5: input should be a valid integer"),
+        ("epochs", 0, "epochs=0: input should be greater than or equal to 1"),
+        ("beta1", 1.0, "beta1=1.0: input should be less than 1"),
+        ("optimizer", "adm", "optimizer='adm': input should be 'adam_atan2',"),
+        ("device", "gpu", "device='gpu': input should be 'auto', 'cuda', 'mps' or 'cpu'"),
+        ("data_paths", "data/x", "data_paths='data/x': input should be a valid list"),
+        ("ema", "perhaps", "ema='perhaps': input should be a valid boolean"),
+        ("compile", "perhaps", "compile='perhaps': "),
+    ],
+)
+def test_wrong_values_are_shown_with_what_is_allowed(defaults: dict[str, Any], key: str, value: Any, expected: str):
+    assert expected in message(defaults | {key: value})
+
+
+def test_every_error_has_its_line(defaults: dict[str, Any]):
+    values = {key: value for key, value in defaults.items() if key != "lr"} | {"epohs": 1, "seed": -1}
+    lines = message(values).splitlines()
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["seed=-1", "lr", "epohs"]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "interval", "proposed"), [(10, 4, 2), (7, 5, 1), (100000, 30000, 25000), (12, 20, 12)]
+)
+def test_an_interval_that_does_not_divide_the_epochs(
+    defaults: dict[str, Any], epochs: int, interval: int, proposed: int
+):
+    said = message(defaults | {"epochs": epochs, "eval_interval": interval})
+    assert (
+        f"eval_interval {interval} does not divide epochs {epochs}: use for example eval_interval={proposed}," in said
+    )
+    for good in (proposed, epochs, None):
+        validate(PretrainConfig, defaults | {"epochs": epochs, "eval_interval": good})
+
+
+def test_micro_batches_divide_the_batch(defaults: dict[str, Any]):
+    said = message(defaults | {"global_batch_size": 10, "grad_accum_steps": 4})
+    assert "grad_accum_steps 4 does not divide global_batch_size 10" in said
+
+
+# -- YAML --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_written_is_read_back(tmp_path: Path, defaults: dict[str, Any]):
+    changes = {"lr": 1e-7, "run_name": "null", "project_name": "1e-3", "data_paths": ["a: b", "yes"], "ema": True}
+    config = validate(PretrainConfig, defaults | changes)
+    write_yaml(tmp_path / "all_config.yaml", config)
+    values = read_yaml(tmp_path / "all_config.yaml")
+    assert values == config.model_dump()
+    assert validate(PretrainConfig, values) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a: [", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        (b"a: \x00", "is not YAML"),
+        (b"- 1\n", "expected keys and values, got list"),
+        (b"", "expected keys and values, got NoneType"),
+    ],
+)
+def test_what_is_no_configuration_is_refused(tmp_path: Path, content: bytes, expected: str):
+    path = tmp_path / "all_config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"all_config.yaml.*{expected}"):
+        read_yaml(path)

@@ -1,0 +1,168 @@
+"""The log of a run: what a resumed run cuts off, what the files hold, and whether W&B is used."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from utils.logging import METRICS_FILE, PERF_FILE, RunLog, choose_wandb_mode, new_wandb_id
+
+
+def open_log(folder: Path, first_step: int = 1) -> RunLog:
+    return RunLog(folder, first_step, 10, {}, "project", "name", "id", "disabled")
+
+
+def write(folder: Path, first: int, last: int, slow: bool = False) -> None:
+    log = open_log(folder, first)
+    for step in range(first, last + 1):
+        metrics = {"train/lm_loss": 1 / step} | ({"train/exact_accuracy": 0.5} if step % 2 else {})
+        log.step(step, metrics, {"perf/examples_per_second": 1000.0 / (1 + slow), "perf/step_ms": step + slow})
+    log.close()
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_one_line_a_step(tmp_path: Path):
+    write(tmp_path, 1, 3)
+    assert lines(tmp_path / METRICS_FILE) == [
+        {"step": 1, "train/lm_loss": 1.0, "train/exact_accuracy": 0.5},
+        {"step": 2, "train/lm_loss": 0.5},
+        {"step": 3, "train/lm_loss": 1 / 3, "train/exact_accuracy": 0.5},
+    ]
+    assert lines(tmp_path / PERF_FILE)[2] == {"step": 3, "perf/examples_per_second": 1000.0, "perf/step_ms": 3}
+
+
+def test_metrics_do_not_depend_on_the_time_it_took(tmp_path: Path):
+    for name, slow in (("fast", False), ("slow", True)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, 1, 5, slow)
+    assert (tmp_path / "fast" / METRICS_FILE).read_bytes() == (tmp_path / "slow" / METRICS_FILE).read_bytes()
+    assert (tmp_path / "fast" / PERF_FILE).read_bytes() != (tmp_path / "slow" / PERF_FILE).read_bytes()
+
+
+@pytest.mark.parametrize("reached", [4, 6, 9])
+@pytest.mark.parametrize("half", ["", '{"step": 3, "tr', '{"step": 3}', '{"step": 99}\n', "\x00\x00\n", "[3]\n", "3\n"])
+def test_an_interrupted_log_goes_on_as_if_it_had_not_been(tmp_path: Path, reached: int, half: str):
+    write(tmp_path, 1, 8)
+    whole = {name: (tmp_path / name).read_bytes() for name in (METRICS_FILE, PERF_FILE)}
+    write(tmp_path, 1, reached)
+    for name in whole:
+        with (tmp_path / name).open("a") as file:
+            file.write(half)
+    write(tmp_path, 5, 8)
+    assert {name: (tmp_path / name).read_bytes() for name in whole} == whole
+    assert {path.name for path in tmp_path.iterdir()} == {METRICS_FILE, PERF_FILE}
+
+
+def test_lines_are_there_at_once(tmp_path: Path):
+    log = open_log(tmp_path)
+    log.step(1, {"train/lm_loss": 2.0}, {})
+    assert lines(tmp_path / METRICS_FILE) == [{"step": 1, "train/lm_loss": 2.0}]
+    log.close()
+
+
+def test_the_bar_starts_where_the_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    write(tmp_path, 8, 10)
+    text = screen.getvalue()
+    assert "7/10" in text
+    assert "10/10" in text
+
+
+def test_the_log_speaks_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    log = open_log(tmp_path)
+    log.say("a picture of it")
+    log.picture("example", tmp_path / "nowhere.png")  # without W&B nothing is read
+    log.close()
+    assert "a picture of it" in capsys.readouterr().out
+
+
+# -- W&B ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("WANDB_MODE", "WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_without_a_login_it_is_disabled(tmp_path: Path):
+    assert choose_wandb_mode(None)[0] == "disabled"
+    (tmp_path / ".netrc").write_text("machine github.com\n  login x\n  password y\n")
+    assert choose_wandb_mode(None)[0] == "disabled"
+    (tmp_path / ".netrc").unlink()
+    (tmp_path / ".netrc").mkdir()
+    assert choose_wandb_mode(None)[0] == "disabled"
+
+
+def test_a_key_is_a_login(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert choose_wandb_mode(None) == ("online", "logged in")
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    assert choose_wandb_mode(None)[0] == "disabled"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_entry_in_netrc_is_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool):
+    netrc = tmp_path / ("logins" if elsewhere else ".netrc")
+    netrc.write_bytes(b"# \xff\nmachine api.wandb.ai\n  login user\n  password x\n")
+    if elsewhere:
+        assert choose_wandb_mode(None)[0] == "disabled"
+        monkeypatch.setenv("NETRC", str(netrc))
+    assert choose_wandb_mode(None) == ("online", "logged in")
+
+
+@pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
+def test_the_environment_goes_before_the_login(monkeypatch: pytest.MonkeyPatch, mode: str):
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    monkeypatch.setenv("WANDB_MODE", mode)
+    assert choose_wandb_mode(None) == (mode, "WANDB_MODE")
+
+
+def test_the_configuration_goes_before_all(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert choose_wandb_mode("offline") == ("offline", "as configured")
+
+
+def test_an_unknown_mode_in_the_environment_is_passed_over(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    assert choose_wandb_mode(None)[0] == "disabled"
+
+
+def test_what_is_handed_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import wandb
+
+    calls: list[Any] = []
+
+    class Run:
+        def log(self, values: dict[str, Any], step: int | None = None) -> None:
+            calls.append((step, values))
+
+        def finish(self) -> None:
+            calls.append("finished")
+
+    def init(**settings: Any) -> Run:
+        calls.append(settings)
+        return Run()
+
+    monkeypatch.setattr(wandb, "init", init)
+    log = RunLog(tmp_path, 4, 10, {"lr": 1}, "project", "name", "12ab", "offline")
+    log.step(4, {"train/lm_loss": 2.0}, {"perf/step_ms": 3.0})
+    log.close()
+    settings, line, end = calls
+    run = {"project": "project", "name": "name", "id": "12ab", "resume": "allow"}
+    assert settings == {**run, "mode": "offline", "config": {"lr": 1}, "dir": str(tmp_path)}
+    assert line == (4, {"train/lm_loss": 2.0, "perf/step_ms": 3.0})
+    assert end == "finished"
+
+
+def test_wandb_ids_differ():
+    assert len({new_wandb_id() for _ in range(100)}) == 100
