@@ -22,7 +22,7 @@ from evaluators.evaluation import (
     picture_solving,
     solve_example,
 )
-from models.factory import check_arch, known_arch_keys, make_head
+from models.factory import PUZZLE_TABLE, check_arch, known_arch_keys, make_head
 from models.losses import ACTLossHead
 from utils.checkpoint import check_fits, load_weights
 from utils.config import ArchConfig, EvaluateConfig, EvaluatorConfig, PretrainConfig, plain, read_yaml, validate
@@ -31,8 +31,6 @@ from utils.device import choose_device, choose_dtype, wants_compile
 from utils.distributed import launched_ranks, process_group
 from utils.errors import UserError
 from utils.hydra import hydra_main
-
-PUZZLE_TABLE = "model.inner.puzzle_emb.weights"
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:

@@ -28,7 +28,7 @@ from evaluators.evaluation import (
     picture_solving,
     solve_example,
 )
-from models.factory import check_arch, make_head
+from models.factory import PUZZLE_TABLE, check_arch, make_head
 from models.losses import ACTLossHead
 from models.training import TrainState
 from utils.checkpoint import (
@@ -50,7 +50,6 @@ from utils.logging import RunLog, choose_wandb_mode
 from utils.run_folder import RunPlan, check_same_run, plan_run
 
 REPOSITORY = Path(__file__).resolve().parent
-PUZZLE_TABLE = "model.inner.puzzle_emb.weights"
 # a resumed run must keep these: its state has their shape, or depends on them
 MUST_AGREE = (
     "arch", "global_batch_size", "seed", "optimizer", "ema", "freeze_weights", "data_paths", "augmentation", "epochs",
@@ -81,11 +80,11 @@ def train(config: PretrainConfig) -> None:
         train_split = PuzzleSplit(config.data_paths, "train")
         test_split = open_test_split(config, train_split)
         metadata = train_split.metadata
-        augmentation = config.augmentation and make_augmentation(
-            config.augmentation, metadata.seq_len, metadata.vocab_size
-        )
+        augmentation = None
+        if config.augmentation is not None:
+            augmentation = make_augmentation(config.augmentation, metadata.seq_len, metadata.vocab_size)
         batches = TrainBatches(
-            train_split, config.global_batch_size, config.seed, ranks.rank, ranks.world_size, augmentation or None
+            train_split, config.global_batch_size, config.seed, ranks.rank, ranks.world_size, augmentation
         )
         total_steps, eval_steps = plan_steps(config, train_split)
         last_step = min(total_steps, config.max_steps or total_steps)

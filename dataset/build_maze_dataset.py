@@ -161,13 +161,13 @@ def _generate(
     """Generated (questions, answers) for train and for test."""
     total = train_size + config.test_size
     made = generate_mazes(total, config.height, config.width, rng, config.min_path)
-    mazes = np.array(list(tqdm(made, "generate", total, unit=" mazes", delay=1, leave=False)))
+    mazes = np.array(list(tqdm(made, "generate", total, unit=" mazes", delay=1, leave=False, disable=None)))
     train, test = mazes[config.test_size :], mazes[: config.test_size]
     return (train, _labelled(train)), (test, _labelled(test))
 
 
 def _labelled(mazes: np.ndarray) -> np.ndarray:
-    starts = tqdm(range(0, len(mazes), _MAZES_AT_ONCE), desc="find paths", delay=1, leave=False)
+    starts = tqdm(range(0, len(mazes), _MAZES_AT_ONCE), desc="find paths", delay=1, leave=False, disable=None)
     return np.concatenate([label_mazes(mazes[start : start + _MAZES_AT_ONCE]) for start in starts])
 
 

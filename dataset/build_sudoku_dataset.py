@@ -134,14 +134,16 @@ def _generate(
     """Generated (questions, answers) for train and for test."""
     total = train_size + config.test_size
     made = generate_puzzles(total, box, rng, config.min_clues, config.max_clues)
-    boards = np.array(list(tqdm(made, "generate", total, unit=" puzzles", delay=1, leave=False)))
+    boards = np.array(list(tqdm(made, "generate", total, unit=" puzzles", delay=1, leave=False, disable=None)))
     puzzles, solutions = boards[:, 0], boards[:, 1]
     n = config.test_size
     return (puzzles[n:], solutions[n:]), (puzzles[:n], solutions[:n])
 
 
 def _keys(puzzles: np.ndarray, box: Box) -> list[bytes]:
-    starts = tqdm(range(0, len(puzzles), _PUZZLES_AT_ONCE), desc="look for equivalents", delay=1, leave=False)
+    starts = tqdm(
+        range(0, len(puzzles), _PUZZLES_AT_ONCE), desc="look for equivalents", delay=1, leave=False, disable=None
+    )
     return [key for start in starts for key in canonical_keys(puzzles[start : start + _PUZZLES_AT_ONCE], box)]
 
 
@@ -153,7 +155,7 @@ def _augmented(
     inputs, labels = (np.repeat(tokens, 1 + num_aug, axis=0) for tokens in (inputs, labels))
     copies = np.flatnonzero(np.arange(len(inputs)) % (1 + num_aug))
     starts = range(0, len(copies), _PUZZLES_AT_ONCE)
-    for start in tqdm(starts, desc="augment", delay=1, leave=False):
+    for start in tqdm(starts, desc="augment", delay=1, leave=False, disable=None):
         rows = copies[start : start + _PUZZLES_AT_ONCE]
         draws = augmentation.draw(rng, len(rows))
         inputs[rows], labels[rows] = augmentation.apply(inputs[rows], labels[rows], draws)

@@ -84,7 +84,7 @@ def read_csv(path: Path, length: int, hint: str, min_rating: int | None = None) 
             reader = csv.reader(file)
             if (header := next(reader, None)) != HEADER:
                 raise UserError(f"{path} starts with {header}, expected the header {','.join(HEADER)}.")
-            for row in tqdm(reader, desc=f"read {path.name}", unit=" puzzles", delay=1, leave=False):
+            for row in tqdm(reader, desc=f"read {path.name}", unit=" puzzles", delay=1, leave=False, disable=None):
                 if not row:
                     continue
                 where = f"{path} line {reader.line_num}"

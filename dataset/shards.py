@@ -83,6 +83,7 @@ def build_folder(output_dir: Path | str, overwrite: bool = False) -> Iterator[Pa
     output_dir = Path(output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())) and not overwrite:
         raise UserError(f"{output_dir} exists and is not empty. Choose another --output-dir, or pass --overwrite.")
+    output_dir = output_dir.resolve()  # of a link, what it points to is replaced
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = output_dir.parent / f".{output_dir.name}.building-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -91,6 +92,8 @@ def build_folder(output_dir: Path | str, overwrite: bool = False) -> Iterator[Pa
         yield temporary
         if output_dir.is_dir():
             shutil.rmtree(output_dir)
+        else:
+            output_dir.unlink(missing_ok=True)
         temporary.rename(output_dir)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -9,6 +9,8 @@ from utils.config import ArchConfig, unknown_key, validate
 from utils.errors import UserError
 from utils.functions import load_model_class
 
+PUZZLE_TABLE = "model.inner.puzzle_emb.weights"  # the name of the puzzle embedding in a state dict of a loss head
+
 # filled in from the data, so not keys of a configuration
 _FROM_DATA = {"vocab_size", "seq_len", "num_puzzle_identifiers", "batch_size"}
 # published configurations write arch.puzzle_emb_len and the like for every architecture; `causal` is in some of them
