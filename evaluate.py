@@ -182,8 +182,8 @@ def table_of(name: str, result: EvaluationResult) -> str:
 
 
 def show_example(head: ACTLossHead, split: PuzzleSplit, device, folder: Path) -> None:
-    """Print and draw how the model solves the first example."""
-    task, tensors = solve_example(head, split.sources[0], 0, device)
+    """Print and draw how the model solves an example."""
+    task, tensors = solve_example(head, split.sources[0], device)
     if task is not None:
         text, _ = picture_solving(task, tensors, folder / "example.png")
         print(text)

@@ -328,9 +328,9 @@ def open_log(
 
 
 def show_example(state: TrainState, split: PuzzleSplit, device: torch.device, folder: Path, log: RunLog) -> None:
-    """Print and draw how the model solves the first held-out puzzle."""
+    """Print and draw how the model solves a held-out puzzle."""
     with state.averaged():
-        task, tensors = solve_example(state.head, split.sources[0], 0, device)
+        task, tensors = solve_example(state.head, split.sources[0], device)
     if task is not None:
         text, path = picture_solving(task, tensors, folder / "example.png")
         log.picture("example", path)

@@ -256,27 +256,36 @@ def answer_batch(
 
 
 def solve_example(
-    head: ACTLossHead, source: Source, example: int, device: torch.device
+    head: ACTLossHead, source: Source, device: torch.device, candidates: int = 64
 ) -> tuple[str | None, dict[str, Tensor]]:
-    """One example step by step: (task, {inputs, labels [seq], answers [steps, seq], q_halt [steps]}), for a picture."""
-    batches = EvalBatches(source, source.shards[0], 1)
-    batch = {key: torch.from_numpy(values).to(device) for key, values in batches[example].items()}
-    data = {key: batch[key] for key in MODEL_INPUTS}
+    """How an example is solved, step by step, for a picture.
+
+    Of the first `candidates` examples it takes the one that is solved last, where there is most to see.
+
+    Returns:
+        (task, {inputs, labels [seq], answers [steps, seq], q_halt [steps]}).
+    """
+    arrays = EvalBatches(source, source.shards[0], candidates)[0]
+    data = {key: torch.from_numpy(arrays[key]).to(device) for key in MODEL_INPUTS}
     was_training = head.training
     head.eval()
-    frames, halts = [], []
+    answers, halts, exact = [], [], []
     with torch.inference_mode():
         carry = head.initial_carry(data)
         for _ in range(head.model.max_steps):
             carry, outputs = head.model(carry, data)
-            frames.append(outputs["logits"][0].argmax(-1))
-            halts.append(outputs["q_halt_logits"][0].sigmoid())
+            score = Score(outputs["logits"].argmax(-1), outputs["q_halt_logits"], data["labels"])
+            answers.append(score.preds)
+            halts.append(outputs["q_halt_logits"].sigmoid())
+            exact.append(score.exact & score.labelled)
     head.train(was_training)
+    wrong_steps = (~torch.stack(exact)).sum(0)  # [candidates]
+    chosen = int(wrong_steps.where(exact[-1], -1).argmax())
     return task_of(source.metadata), {
-        "inputs": data["inputs"][0].cpu(),
-        "labels": data["labels"][0].cpu(),
-        "answers": torch.stack(frames).cpu(),
-        "q_halt": torch.stack(halts).float().cpu(),
+        "inputs": data["inputs"][chosen].cpu(),
+        "labels": data["labels"][chosen].cpu(),
+        "answers": torch.stack(answers)[:, chosen].cpu(),
+        "q_halt": torch.stack(halts)[:, chosen].float().cpu(),
     }
 
 

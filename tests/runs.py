@@ -1,5 +1,7 @@
 """Starting training and evaluation as a user would, and reading what they wrote."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -9,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+import evaluate
+import pretrain
 from dataset.shards import ARRAYS, PuzzleDatasetMetadata, write_identifiers, write_split
 from dataset.sudoku import generate_puzzles, parse_box
+from utils.hydra import hydra_main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -117,13 +122,37 @@ def environment() -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1"}
 
 
-def start(script: str, args: list[str], cwd: Path, processes: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run to the end; fails the test, with the output, if the program fails."""
+def outcome(program: str, args: list[str]) -> tuple[int, str]:
+    """Run `pretrain` or `evaluate` in this process: (exit status, what it printed)."""
+    printed, before, status = io.StringIO(), sys.argv, 0
+    sys.argv = [program, *args]
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            hydra_main(f"cfg_{program}", {"pretrain": pretrain.run, "evaluate": evaluate.run}[program])
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    finally:
+        sys.argv = before
+    return status, printed.getvalue()
+
+
+def start(script: str, args: list[str], cwd: Path, processes: int = 0) -> str:
+    """Run to the end, in this process or under torchrun; the output. Fails the test, with it, if the program fails."""
+    if not processes:
+        with contextlib.chdir(cwd):
+            status, output = outcome(script.removesuffix(".py"), args)
+    else:
+        output, status = start_process(command(script, args, processes), cwd)
+    assert status == 0, output[-6000:]
+    return output
+
+
+def start_process(arguments: list[str], cwd: Path) -> tuple[str, int]:
+    """Run a command line to its end: (output, exit status)."""
     done = subprocess.run(
-        command(script, args, processes), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300
+        arguments, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done
+    return done.stdout, done.returncode
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

@@ -2,16 +2,12 @@
 
 import resource
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-import evaluate
-import pretrain
-from tests.runs import command, environment, tiny, write_sudoku
-from utils.hydra import hydra_main
+from tests.runs import command, outcome, start_process, tiny, write_sudoku
 
 
 @pytest.fixture(scope="module")
@@ -26,25 +22,6 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     status, output = outcome("pretrain", tiny(data, folder, max_steps=2))
     assert status == 0, output
     return folder
-
-
-def outcome(program: str, args: list[str]) -> tuple[int, str]:
-    """Run a program in this process: (exit status, what it printed)."""
-    import contextlib
-    import io
-
-    printed = io.StringIO()
-    before = sys.argv
-    sys.argv = [program, *args]
-    status = 0
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            hydra_main(f"cfg_{program}", {"pretrain": pretrain.run, "evaluate": evaluate.run}[program])
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-    finally:
-        sys.argv = before
-    return status, printed.getvalue()
 
 
 def refused(program: str, args: list[str], *parts: str) -> None:
@@ -172,14 +149,9 @@ def test_disk_full_while_a_checkpoint_is_written(data: Path, tmp_path: Path):
 
 
 def test_exit_status_and_output_of_the_program(tmp_path: Path):
-    import subprocess
-
-    args = ["experiment=quickstart", "epoch=3"]
-    done = subprocess.run(
-        command("pretrain.py", args), cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip().startswith("error: the configuration does not fit:\n  epoch: no such key.")
-    assert "Did you mean 'epochs'" in done.stderr
-    assert "Traceback" not in done.stderr
+    output, status = start_process(command("pretrain.py", ["experiment=quickstart", "epoch=3"]), tmp_path)
+    assert status == 2
+    assert output.strip().startswith("error: the configuration does not fit:\n  epoch: no such key.")
+    assert "Did you mean 'epochs'" in output
+    assert "Traceback" not in output
     assert list(tmp_path.iterdir()) == []

@@ -16,8 +16,8 @@ PUBLISHED = SHARED / "oracles" / "published_checkpoint"
 @pytest.mark.parametrize("processes", [0, 2])
 def test_published_checkpoint(tmp_path: Path, processes: int):
     args = [f"load_checkpoint={PUBLISHED / 'step_450'}", f"data_paths=[{PUBLISHED / 'data'}]", "device=cpu"]
-    done = start("evaluate.py", [*args, "global_batch_size=129", "save_path=out"], tmp_path, processes)
-    assert "dropped unknown keys: entity" in done.stdout
+    output = start("evaluate.py", [*args, "global_batch_size=129", "save_path=out"], tmp_path, processes)
+    assert "dropped unknown keys: entity" in output
     result = json.loads((tmp_path / "out" / "results.json").read_text())["sets"]["all"]
     expected = json.loads((PUBLISHED / "expected.json").read_text())
     # the record was written as float32

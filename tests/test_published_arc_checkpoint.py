@@ -79,7 +79,8 @@ def write_published(folder: Path, rows: int, hidden: int, examples: int) -> tupl
     write_split(data / "test", arrays, metadata)
     write_identifiers(data, names)
     pairs = {names[i]: (grids[n, :5, :5] - 2).tolist() for n, i in enumerate(ids)}
-    tasks = {name: {"test": [{"input": grid, "output": grid}], "train": []} for name, grid in pairs.items()}
+    pair = {name: [{"input": grid, "output": grid}] for name, grid in pairs.items()}
+    tasks = {name: {"test": both, "train": both} for name, both in pair.items()}
     (data / "test_puzzles.json").write_text(json.dumps(tasks))
     return folder / "step_155718", data
 
@@ -87,9 +88,9 @@ def write_published(folder: Path, rows: int, hidden: int, examples: int) -> tupl
 def test_a_small_one(tmp_path: Path):
     checkpoint, data = write_published(tmp_path / "published", rows=50, hidden=32, examples=5)
     args = [f"load_checkpoint={checkpoint}", f"data_paths=[{data}]", "device=cpu", "halt_max_steps=2", "save_path=out"]
-    done = start("evaluate.py", args, tmp_path)
-    assert "dropped unknown keys: entity" in done.stdout
-    assert "dropped unknown architecture keys: arch.puzzle_dropout" in done.stdout
+    output = start("evaluate.py", args, tmp_path)
+    assert "dropped unknown keys: entity" in output
+    assert "dropped unknown architecture keys: arch.puzzle_dropout" in output
     result = json.loads((tmp_path / "out" / "results.json").read_text())["sets"]["all"]
     assert result["examples"] == 5
     assert set(result["task_metrics"]) == {f"ARC/pass@{k}" for k in (1, 2, 5, 10, 100, 1000)}

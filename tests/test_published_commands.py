@@ -58,9 +58,9 @@ def test_published_sizes():
 def test_sweep_in_one_process(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=12, tests=5)
     args = tiny(data, tmp_path / "run", max_steps=2)
-    done = start("pretrain.py", ["-m", *args, "arch.L_cycles=1,3"], tmp_path)
+    output = start("pretrain.py", ["-m", *args, "arch.L_cycles=1,3"], tmp_path)
     for job, cycles in enumerate((1, 3)):
         folder = tmp_path / f"run-{job}"
-        assert f"files: {folder}" in done.stdout
+        assert f"files: {folder}" in output
         assert f"L_cycles: {cycles}" in (folder / "all_config.yaml").read_text()
         assert (folder / "step_2").exists()

@@ -13,6 +13,7 @@ from torch import Tensor
 from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
 from dataset.shards import PuzzleDatasetMetadata, write_identifiers, write_split
 from evaluators.evaluation import (
+    MODEL_INPUTS,
     EvaluationResult,
     Evaluator,
     check_save_outputs,
@@ -75,9 +76,24 @@ def teach(root: Path, head: ACTLossHead) -> None:
     labels, split = np.load(path), PuzzleSplit([root], "test")
     for example in set(range(EXAMPLES)) - set(UNLABELLED):
         if example % 3:
-            frames = solve_example(head, split.sources[0], example, CPU)[1]["answers"]
+            frames = answers_of(head, split, example)
             labels[example] = frames[example % STEPS]
     np.save(path, labels)
+
+
+def answers_of(head: ACTLossHead, split: PuzzleSplit, example: int) -> list[torch.Tensor]:
+    """The answer [seq] to one example, alone in its batch, after each step."""
+    arrays = EvalBatches(split.sources[0], split.sources[0].shards[0], 1)[example]
+    data = {key: torch.from_numpy(arrays[key]) for key in MODEL_INPUTS}
+    answers, was_training = [], head.training
+    head.eval()
+    with torch.no_grad():
+        carry = head.initial_carry(data)
+        for _ in range(STEPS):
+            carry, outputs = head.model(carry, data)
+            answers.append(outputs["logits"][0].argmax(-1))
+    head.train(was_training)
+    return answers
 
 
 @pytest.fixture
@@ -142,7 +158,7 @@ def test_accuracies_after_each_step(root: Path):
         if example in UNLABELLED:
             assert not asked.any()
             continue
-        for step, answer in enumerate(solve_example(head, split.sources[0], example, CPU)[1]["answers"]):
+        for step, answer in enumerate(answers_of(head, split, example)):
             right = (answer == labels)[asked].double()
             accuracy[step] += float(right.mean())
             exact[step] += float(right.all())
@@ -249,8 +265,25 @@ def test_the_mode_of_the_model_is_given_back(root: Path):
     for training in (True, False):
         head = head_of().train(training)
         evaluate(head, PuzzleSplit([root], "test"))
-        solve_example(head, PuzzleSplit([root], "test").sources[0], 0, CPU)
+        solve_example(head, PuzzleSplit([root], "test").sources[0], CPU)
         assert head.training == training
+
+
+def test_the_example_that_is_solved_last_is_shown(root: Path):
+    head, split = head_of(), PuzzleSplit([root], "test")
+    labels = EvalBatches(split.sources[0], split.sources[0].shards[0], EXAMPLES)[0]["labels"]
+    _, shown = solve_example(head, split.sources[0], CPU, candidates=EXAMPLES)
+    wrong_steps = {}
+    for example, wanted in enumerate(torch.from_numpy(labels)):
+        asked = wanted != -100
+        right = [bool(asked.any() and (answer == wanted)[asked].all()) for answer in answers_of(head, split, example)]
+        if right[-1]:
+            wrong_steps[example] = right.count(False)
+    latest = [example for example, steps in wrong_steps.items() if steps == max(wrong_steps.values())]
+    assert any(torch.equal(shown["labels"], torch.from_numpy(labels[example])) for example in latest)
+    assert torch.equal(shown["answers"], torch.stack(answers_of(head, split, latest[0])))
+    _, shown = solve_example(head, split.sources[0], CPU, candidates=1)
+    assert torch.equal(shown["labels"], torch.from_numpy(labels[0]))
 
 
 # -- files and evaluators ----------------------------------------------------------------------------------------------
