@@ -7,6 +7,7 @@ The all_config.yaml beside the checkpoint says what its architecture is. Prints 
 Configuration: config/cfg_evaluate.yaml.
 """
 
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -19,16 +20,15 @@ from evaluators.evaluation import (
     EvaluationResult,
     check_save_outputs,
     evaluate_split,
-    picture_solving,
-    solve_example,
+    picture_example,
 )
 from models.factory import PUZZLE_TABLE, check_arch, known_arch_keys, make_head
 from models.losses import ACTLossHead
 from utils.checkpoint import check_fits, load_weights
 from utils.config import ArchConfig, EvaluateConfig, EvaluatorConfig, PretrainConfig, plain, read_yaml, validate
-from utils.data_record import check_data_record
+from utils.data_record import check_same_puzzles
 from utils.device import choose_device, choose_dtype, wants_compile
-from utils.distributed import launched_ranks, process_group
+from utils.distributed import broadcast_object, launched_ranks, process_group
 from utils.errors import UserError
 from utils.hydra import hydra_main
 
@@ -53,10 +53,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
     check_arch(arch)
 
     with process_group(ranks, device):
-        split = open_data(config, trained)
         table = weights.get(PUZZLE_TABLE)
+        split, by_name = open_data(config, trained)
         if table is not None:
-            check_identifiers(split, len(table), checkpoint)
+            check_identifiers(split, len(table), checkpoint, by_name)
         rows = len(table) if table is not None else split.num_puzzle_identifiers
         head = make_head(arch, split.metadata.vocab_size, split.metadata.seq_len, rows)
         check_fits(weights, head, checkpoint)
@@ -66,7 +66,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         if wants_compile(config.compile, device):
             head.model.compile_recursion()
 
-        save_path = Path(config.save_path or f"evaluations/{checkpoint.resolve().parent.name}-{checkpoint.name}")
+        save_path = broadcast_object(choose_folder(config, checkpoint))
         evaluators = config.evaluators
         if evaluators is None:
             evaluators = [validate(EvaluatorConfig, item) for item in trained.get("evaluators") or []]
@@ -142,8 +142,8 @@ def choose_arch(config: EvaluateConfig, trained: dict[str, Any], say=print) -> A
     return arch
 
 
-def open_data(config: EvaluateConfig, trained: dict[str, Any]) -> PuzzleSplit:
-    """The split to evaluate, its puzzle ids those of the training run's table."""
+def open_data(config: EvaluateConfig, trained: dict[str, Any]) -> tuple[PuzzleSplit, bool]:
+    """The split to evaluate, and whether its puzzle ids were found by name in the data of the training run."""
     trained_on = list(trained.get("data_paths") or [])
     wanted = config.data_paths_test or config.data_paths or trained.get("data_paths_test") or trained_on
     missing = [path for path in wanted if not Path(path).exists()]
@@ -152,12 +152,23 @@ def open_data(config: EvaluateConfig, trained: dict[str, Any]) -> PuzzleSplit:
             f"data_paths: {missing[0]} does not exist (from {Path.cwd()}). Give the folders of the shards to evaluate "
             "on, for example data_paths=[data/x]."
         )
-    # the tables of several data sets stand one after another, so all of them are needed to find a row
-    several = len(trained_on) > 1 and all(Path(path).exists() for path in trained_on)
-    return PuzzleSplit(wanted, config.split, like=PuzzleSplit(trained_on, "train") if several else None)
+    # A part of the training data, or data_paths_test: as in training, a row is found by the name of its puzzle.
+    by_name = list(wanted) in (trained_on[:1], trained_on[1:], trained.get("data_paths_test")) and wanted != trained_on
+    if by_name and all(Path(path).exists() for path in trained_on):
+        return PuzzleSplit(wanted, config.split, like=PuzzleSplit(trained_on, "train")), True
+    return PuzzleSplit(wanted, config.split), False
 
 
-def check_identifiers(split: PuzzleSplit, rows: int, checkpoint: Path) -> None:
+def choose_folder(config: EvaluateConfig, checkpoint: Path) -> Path:
+    """Where the results go: save_path, or a folder named after the checkpoint that holds no results yet."""
+    if config.save_path is not None:
+        return Path(config.save_path)
+    name = f"{checkpoint.resolve().parent.name}-{checkpoint.name}"
+    folders = (Path("evaluations") / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(folder for folder in folders if not (folder / "results.json").exists())
+
+
+def check_identifiers(split: PuzzleSplit, rows: int, checkpoint: Path, by_name: bool) -> None:
     """Refuse data whose puzzle ids are not those of the checkpoint's embedding table."""
     if split.num_puzzle_identifiers != rows:
         roots = ", ".join(str(source.root) for source in split.sources)
@@ -166,9 +177,9 @@ def check_identifiers(split: PuzzleSplit, rows: int, checkpoint: Path) -> None:
             f"{rows} rows, so ids would name the wrong rows. Evaluate on the data set that it was trained on, built "
             "with the same options; for new puzzles fine-tune first (pretrain.py load_checkpoint=...)."
         )
-    if rows > 1:
+    if rows > 1 and not by_name:
         for source in split.sources:
-            check_data_record(checkpoint.parent, source.root)
+            check_same_puzzles(checkpoint.parent, source.root)
 
 
 def table_of(name: str, result: EvaluationResult) -> str:
@@ -183,10 +194,8 @@ def table_of(name: str, result: EvaluationResult) -> str:
 
 def show_example(head: ACTLossHead, split: PuzzleSplit, device, folder: Path) -> None:
     """Print and draw how the model solves an example."""
-    task, tensors = solve_example(head, split.sources[0], device)
-    if task is not None:
-        text, _ = picture_solving(task, tensors, folder / "example.png")
-        print(text)
+    picture = picture_example(head, split.sources[0], device, folder / "example.png")
+    print(picture if picture is not None else "no picture: there is none for this kind of data")
 
 
 def _silent(*_: object) -> None:

@@ -25,8 +25,7 @@ from evaluators.evaluation import (
     check_save_outputs,
     evaluate_split,
     make_evaluators,
-    picture_solving,
-    solve_example,
+    picture_example,
 )
 from models.factory import PUZZLE_TABLE, check_arch, make_head
 from models.losses import ACTLossHead
@@ -40,8 +39,9 @@ from utils.checkpoint import (
     train_state_path,
     weights_path,
 )
-from utils.config import PretrainConfig, plain, validate, write_yaml
-from utils.data_record import write_data_record
+from utils.config import PretrainConfig, plain, read_yaml, validate, write_yaml
+from utils.data_record import FILE as DATA_RECORD
+from utils.data_record import check_same_data, same_puzzles, write_data_record
 from utils.device import choose_device, choose_dtype, wants_compile
 from utils.distributed import Ranks, barrier, broadcast_module, broadcast_object, launched_ranks, process_group
 from utils.errors import UserError
@@ -78,7 +78,7 @@ def train(config: PretrainConfig) -> None:
             build_missing_data(config)
         barrier()
         train_split = PuzzleSplit(config.data_paths, "train")
-        test_split = open_test_split(config, train_split)
+        test_split = open_test_split(config, train_split, say)
         metadata = train_split.metadata
         augmentation = None
         if config.augmentation is not None:
@@ -103,7 +103,7 @@ def train(config: PretrainConfig) -> None:
         torch.manual_seed(config.seed)
         head = make_head(config.arch, metadata.vocab_size, metadata.seq_len, train_split.num_puzzle_identifiers)
         if plan.weights is not None:
-            start_from_weights(head, plan.weights, say)
+            start_from_weights(head, plan.weights, config, train_split, say)
         head.to(device)
         head.model.eval_max_steps = config.eval_halt_max_steps
         state = TrainState(head, config, ranks, total_steps)
@@ -148,8 +148,8 @@ def train(config: PretrainConfig) -> None:
                         "perf/step_ms": 1000 * seconds,
                     }
                     log.step(step, metrics, perf)
-                    for picture in sorted(evaluation_folder(plan.folder, step).glob("**/*.png")):
-                        log.picture(f"pictures/{picture.stem}", picture)
+                    for picture in sorted(evaluation_folder(plan.folder, step).glob("**/*.png")) if evaluates else ():
+                        log.picture(f"pictures/{picture.stem}", picture, step)
                 if (
                     step == last_step
                     or (evaluates and config.checkpoint_every_eval)
@@ -181,17 +181,17 @@ def check_batch_size(config: PretrainConfig, ranks: Ranks) -> None:
 
 def build_missing_data(config: PretrainConfig) -> None:
     """Make data_paths[0] with the experiment's builder, or say which command makes it."""
-    missing = [path for path in (*config.data_paths, *config.data_paths_test) if not Path(path).exists()]
-    if not missing:
-        return
+    missing = [path for path in config.data_paths if not Path(path).exists()]
+    missing_test = [path for path in config.data_paths_test if not Path(path).exists()]
     builder = config.data_builder
-    if builder is None or missing != config.data_paths[:1]:
-        name = next((n for n in ("sudoku", "maze", "arc", "arithmetic") if n in missing[0].lower()), "sudoku")
+    if missing_test or (missing and (builder is None or missing != config.data_paths[:1])):
+        key, path = ("data_paths_test", missing_test[0]) if missing_test else ("data_paths", missing[0])
         raise UserError(
-            f"data_paths: {missing[0]} does not exist (from {Path.cwd()}). Build it, for example with\n"
-            f"  python -m dataset.build_{name}_dataset --output-dir {missing[0]}\n"
-            f"(options: python -m dataset.build_{name}_dataset --help), or correct data_paths."
+            f"{key}: {path} does not exist (from {Path.cwd()}). Correct the path, or build the data, for example with\n"
+            f"  {_build_command(path)}"
         )
+    if not missing or builder is None:
+        return
     try:
         module = importlib.import_module(builder.module)
     except ModuleNotFoundError:
@@ -201,9 +201,26 @@ def build_missing_data(config: PretrainConfig) -> None:
     module.build(options)
 
 
-def open_test_split(config: PretrainConfig, train_split: PuzzleSplit) -> PuzzleSplit | None:
+def _build_command(path: str) -> str:
+    for kind in ("sudoku", "maze", "arithmetic"):
+        if kind in path.lower():
+            return f"python -m dataset.build_{kind}_dataset --output-dir {path}"
+    if "arc" in path.lower():
+        return (
+            f"python -m dataset.build_arc_dataset --output-dir {path} --input-file-prefix kaggle/combined/arc-agi "
+            "--subsets training evaluation concept --test-set-name evaluation"
+        )
+    return f"python -m dataset.build_sudoku_dataset --output-dir {path}  (or another dataset.build_*)"
+
+
+def open_test_split(config: PretrainConfig, train_split: PuzzleSplit, say=print) -> PuzzleSplit | None:
     """The data to evaluate on: data_paths_test, else the test splits of data_paths, else None."""
-    paths = config.data_paths_test or [path for path in config.data_paths if (Path(path) / "test").exists()]
+    paths = config.data_paths_test
+    if not paths:
+        paths = [path for path in config.data_paths if (Path(path) / "test").exists()]
+        for path in config.data_paths:
+            if path not in paths:
+                say(f"note: {path} has no test split, so there is no evaluation on it")
     return PuzzleSplit(paths, "test", like=train_split) if paths else None
 
 
@@ -229,24 +246,41 @@ def plan_or_error(config: PretrainConfig) -> RunPlan | UserError:
     project = config.project_name or f"{Path(config.data_paths[0]).name.capitalize()}-ACT-torch"
     try:
         kind = config.arch.name.split("@")[0].split(".")[-1]
-        return plan_run(config.load_checkpoint, config.checkpoint_path, project, config.run_name, kind)
+        return plan_run(
+            config.load_checkpoint, config.checkpoint_path, project, config.run_name, kind, config.model_dump()
+        )
     except UserError as error:
         return error
 
 
-def start_from_weights(head: ACTLossHead, path: Path, say=print) -> None:
-    """Load weights alone; a puzzle table of another size is filled with the mean of the loaded rows."""
+def start_from_weights(head: ACTLossHead, path: Path, config: PretrainConfig, split: PuzzleSplit, say=print) -> None:
+    """Load weights alone; a puzzle table of another size or of other puzzles is filled with the mean of its rows."""
     weights = load_weights(path)
+    warn_of_other_arch(path.parent / "all_config.yaml", config, say)
     check_fits(weights, head, path, skip=(PUZZLE_TABLE,))
     if PUZZLE_TABLE in weights:
         rows, width = head.state_dict()[PUZZLE_TABLE].shape
         loaded = weights[PUZZLE_TABLE]
         if loaded.shape[1] != width:
             raise UserError(f"{path}: puzzle embeddings of width {loaded.shape[1]}, arch.puzzle_emb_ndim is {width}.")
-        if len(loaded) != rows:
-            say(f"puzzle table: {len(loaded)} rows in the checkpoint, {rows} here: all rows start at the mean of it")
+        roots = [source.root for source in split.sources]
+        has_record = (path.parent / DATA_RECORD).exists()  # published checkpoints have none
+        if len(loaded) != rows or (has_record and not same_puzzles(path.parent, roots)):
+            say(f"puzzle table: {len(loaded)} rows in the checkpoint, {rows} of other puzzles here: all rows start at "
+                "the mean of it")  # fmt: skip
             weights[PUZZLE_TABLE] = loaded.mean(0, keepdim=True).expand(rows, -1)
     head.load_state_dict(weights)
+
+
+def warn_of_other_arch(trained_config: Path, config: PretrainConfig, say=print) -> None:
+    """Name the architecture keys that differ from those the weights were trained with: shapes do not show them all."""
+    if not trained_config.exists():
+        say(f"note: there is no {trained_config}, so the architecture cannot be compared with that of the weights")
+        return
+    before, now = read_yaml(trained_config).get("arch") or {}, config.arch.model_dump()
+    for key in sorted({*before, *now} - {"forward_dtype"}):
+        if before.get(key) != now.get(key):
+            say(f"warning: the weights were trained with arch.{key}={before.get(key)!r}, here it is {now.get(key)!r}")
 
 
 def resume(state: TrainState, plan: RunPlan, config: PretrainConfig, say=print) -> None:
@@ -256,6 +290,9 @@ def resume(state: TrainState, plan: RunPlan, config: PretrainConfig, say=print) 
     saved = load_train_state(train_state_path(folder, step))
     for line in check_same_run(saved["config"], config.model_dump(), MUST_AGREE):
         say(f"changed since the checkpoint: {line}")
+    check_same_data(folder, [Path(path) for path in config.data_paths])
+    if any(evaluator.model_extra and evaluator.model_extra.get("aggregated_voting") for evaluator in config.evaluators):
+        say("note: aggregated_voting starts anew; the votes of evaluations before the resume are not in it")
     path = weights_path(folder, step)
     weights = load_weights(path)
     check_fits(weights, state.head, path)
@@ -329,12 +366,14 @@ def open_log(
 
 def show_example(state: TrainState, split: PuzzleSplit, device: torch.device, folder: Path, log: RunLog) -> None:
     """Print and draw how the model solves a held-out puzzle."""
+    path = folder / "example.png"
     with state.averaged():
-        task, tensors = solve_example(state.head, split.sources[0], device)
-    if task is not None:
-        text, path = picture_solving(task, tensors, folder / "example.png")
-        log.picture("example", path)
-        log.say(text)
+        picture = picture_example(state.head, split.sources[0], device, path, min(64, state.config.global_batch_size))
+    if picture is None:
+        log.say("no picture of an example: there is none for this kind of data")
+    else:
+        log.picture("example", path, state.step)
+        log.say(picture)
 
 
 def check_finite(metrics: dict[str, float], step: int) -> None:

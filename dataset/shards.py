@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -61,6 +61,11 @@ class Shard:
     puzzle_identifiers: np.ndarray  # [puzzles]
     puzzle_indices: np.ndarray  # [puzzles + 1]
     group_indices: np.ndarray  # [groups + 1]
+    folder: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process, a shard is opened there anew: pickling a memory-mapped array would copy it whole."""
+        return _open_shard, (self.folder, self.name)
 
 
 def task_of(metadata: PuzzleDatasetMetadata) -> Task | None:
@@ -168,7 +173,12 @@ def load_shard(root: Path | str, split: str, set_name: str, metadata: PuzzleData
     Raises:
         UserError: a file is missing, truncated, of another shape, or holds values out of range; names the file.
     """
-    folder = Path(root) / split
+    shard = _open_shard(Path(root) / split, set_name)
+    _check(shard, metadata)
+    return shard
+
+
+def _open_shard(folder: Path, set_name: str) -> Shard:
     arrays: dict[str, np.ndarray] = {}
     for name in ARRAYS:
         path = folder / f"{set_name}__{name}.npy"
@@ -180,13 +190,14 @@ def load_shard(root: Path | str, split: str, set_name: str, metadata: PuzzleData
             raise UserError(f"{path} is truncated or no .npy file ({error}). Build the data set again.") from None
         if not isinstance(arrays[name], np.ndarray):
             raise UserError(f"{path} is an archive, no .npy file. Build the data set again.")
-    _check(folder, set_name, arrays, metadata)
-    return Shard(name=set_name, **arrays)
+    return Shard(name=set_name, folder=folder, **arrays)
 
 
-def _check(folder: Path, set_name: str, arrays: dict[str, np.ndarray], metadata: PuzzleDatasetMetadata) -> None:
+def _check(shard: Shard, metadata: PuzzleDatasetMetadata) -> None:
+    arrays: dict[str, np.ndarray] = {name: getattr(shard, name) for name in ARRAYS}
+
     def broken(name: str, what: str) -> UserError:
-        return UserError(f"{folder / f'{set_name}__{name}.npy'}: {what}. Build the data set again.")
+        return UserError(f"{shard.folder / f'{shard.name}__{name}.npy'}: {what}. Build the data set again.")
 
     for name, array in arrays.items():
         ndim = 2 if name in ("inputs", "labels") else 1

@@ -289,12 +289,23 @@ def solve_example(
     }
 
 
-def picture_solving(task: str, tensors: dict[str, Tensor], path: Path) -> tuple[str, Path]:
-    """Draw the outcome of `solve_example` to a PNG at `path`: (text picture for the terminal, path)."""
-    solving = Solving(task, **{name: np.asarray(tensor) for name, tensor in tensors.items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
+def picture_example(
+    head: ACTLossHead, source: Source, device: torch.device, path: Path, candidates: int = 64
+) -> str | None:
+    """Draw how an example is solved (see `solve_example`) to a PNG at `path`.
+
+    Returns:
+        A picture for the terminal; None where there is none for this kind of data (such as mazes that are not square).
+    """
+    task, tensors = solve_example(head, source, device, candidates)
+    if task is None:
+        return None
+    try:
+        solving = Solving(task, **{name: np.asarray(tensor) for name, tensor in tensors.items()})
+    except UserError:
+        return None
     save_png(solving, path)
-    return f"\n{in_terminal(solving, color=sys.stdout.isatty())}\n\npicture: {path}", path
+    return f"\n{in_terminal(solving, color=sys.stdout.isatty())}\n\npicture: {path}"
 
 
 def _sum_names(max_steps: int) -> Iterable[str]:

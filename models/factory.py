@@ -13,8 +13,6 @@ PUZZLE_TABLE = "model.inner.puzzle_emb.weights"  # the name of the puzzle embedd
 
 # filled in from the data, so not keys of a configuration
 _FROM_DATA = {"vocab_size", "seq_len", "num_puzzle_identifiers", "batch_size"}
-# published configurations write arch.puzzle_emb_len and the like for every architecture; `causal` is in some of them
-_ACCEPTED = {"causal"}
 
 
 def model_class(arch: ArchConfig) -> type[ACTModel]:
@@ -31,7 +29,7 @@ def model_class(arch: ArchConfig) -> type[ACTModel]:
 
 def known_arch_keys(arch: ArchConfig) -> set[str]:
     """The keys that a configuration of this architecture may have."""
-    return set(model_class(arch).inner_class.config_class.model_fields) - _FROM_DATA | _ACCEPTED
+    return set(model_class(arch).inner_class.config_class.model_fields) - _FROM_DATA
 
 
 def check_arch(arch: ArchConfig) -> None:

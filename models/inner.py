@@ -70,7 +70,7 @@ class ReasonerConfig(BaseModel):
 class Level(nn.Module):
     """`f(z; injection) = layers(z + injection)`: a stack of blocks. [batch, positions, hidden] -> the same."""
 
-    def __init__(self, config: ReasonerConfig, num_layers: int, positions: int, causal: bool = False):
+    def __init__(self, config: ReasonerConfig, num_layers: int, positions: int):
         super().__init__()
         self.layers = nn.ModuleList(
             Block(
@@ -80,7 +80,6 @@ class Level(nn.Module):
                 positions,
                 config.mlp_t,
                 config.rms_norm_eps,
-                causal,
             )
             for _ in range(num_layers)
         )

@@ -91,11 +91,10 @@ class Attention(nn.Module):
     than the model (the published baseline: 12 heads of 42 in 512).
     """
 
-    def __init__(self, hidden_size: int, num_heads: int, causal: bool = False):
+    def __init__(self, hidden_size: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = hidden_size // num_heads
-        self.causal = causal
         width = self.head_dim * num_heads
         self.qkv_proj = CastedLinear(hidden_size, 3 * width)
         self.o_proj = CastedLinear(width, hidden_size)
@@ -105,7 +104,7 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.qkv_proj(x), "b s (qkv h d) -> qkv b h s d", qkv=3, h=self.num_heads)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        y = F.scaled_dot_product_attention(q, k, v)
         return self.o_proj(rearrange(y, "b h s d -> b s (h d)"))
 
 
@@ -135,15 +134,13 @@ class Block(nn.Module):
     tensor, so over the positions too.
     """
 
-    def __init__(
-        self, hidden_size: int, num_heads: int, expansion: float, positions: int, mlp_t: bool, eps: float, causal: bool
-    ):
+    def __init__(self, hidden_size: int, num_heads: int, expansion: float, positions: int, mlp_t: bool, eps: float):
         super().__init__()
         self.eps = eps
         if mlp_t:
             self.mlp_t, self.self_attn = SwiGLU(positions, expansion), None
         else:
-            self.mlp_t, self.self_attn = None, Attention(hidden_size, num_heads, causal)
+            self.mlp_t, self.self_attn = None, Attention(hidden_size, num_heads)
         self.mlp = SwiGLU(hidden_size, expansion)
 
     def forward(self, h: Tensor, rotation: Rotation | None) -> Tensor:

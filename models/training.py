@@ -136,12 +136,12 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """All that a resume needs besides the weights file, on the CPU; nothing depends on the number of ranks.
 
-        Collective: every rank must call it.
+        Collective: every rank must call it; it is empty on all but rank 0.
         """
-        whole: dict[str, Any] | None = None
-        if self.carries:
-            local = _concatenate(self.carries)
-            whole = vars(local.map(lambda x: gather_rows(x).cpu()))
+        carry = _concatenate(self.carries).map(gather_rows) if self.carries else None
+        if not self.ranks.is_main:
+            return {}  # only rank 0 writes
+        whole = None if carry is None else vars(carry.map(lambda x: x.cpu()))
         return {
             "step": self.step,
             "parameters": {name: p.detach().cpu() for name, p in self.parameters.items()},
@@ -180,27 +180,21 @@ def _concatenate(carries: list[Carry]) -> Carry:
 
 
 def _optimizer_state(optimizer: Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, Any]:
-    (group,) = optimizer.param_groups
     return {
-        "group": {key: value for key, value in group.items() if key != "params"},
-        "state": {
-            name: {
-                key: value.cpu() if isinstance(value, Tensor) else value for key, value in optimizer.state[p].items()
-            }
-            for name, p in parameters.items()
-            if p in optimizer.state
-        },
+        name: {key: value.cpu() if isinstance(value, Tensor) else value for key, value in optimizer.state[p].items()}
+        for name, p in parameters.items()
+        if p in optimizer.state
     }
 
 
 def _load_optimizer_state(
     optimizer: Optimizer, parameters: Mapping[str, torch.nn.Parameter], saved: Mapping[str, Any]
 ) -> None:
-    # through the optimizer's own loader, which knows what belongs on which device
+    # Through the optimizer's own loader, which knows what belongs on which device. Copies, because the file is memory-
+    # mapped; rates and decay are those of the configuration, not of the file.
     names = list(parameters)
-    optimizer.load_state_dict(
-        {
-            "state": {names.index(name): values for name, values in saved["state"].items()},
-            "param_groups": [{**saved["group"], "params": list(range(len(names)))}],
-        }
-    )
+    state = {
+        names.index(name): {key: value.clone() if isinstance(value, Tensor) else value for key, value in values.items()}
+        for name, values in saved.items()
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -72,6 +72,8 @@ def test_cuda_asked_for_and_absent(data: Path, tmp_path: Path):
 
 def test_batch_not_divisible_by_ranks(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
+    refused("pretrain", tiny(data, tmp_path / "run"), "WORLD_SIZE=4, but no RANK")
+    monkeypatch.setenv("RANK", "0")
     refused(
         "pretrain", tiny(data, tmp_path / "run"), "global_batch_size 6 is not divisible by 4", "global_batch_size=8"
     )

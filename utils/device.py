@@ -1,5 +1,6 @@
 """Choice of device and dtype, in one place, with the reason."""
 
+import importlib.util
 import os
 from typing import Literal
 
@@ -46,9 +47,10 @@ def choose_dtype(wanted: str, device: torch.device) -> tuple[str, str]:
 
 
 def wants_compile(setting: bool | Literal["auto"], device: torch.device) -> bool:
-    """Whether to compile. `auto`: on CUDA, unless DISABLE_COMPILE is set (as in the published code)."""
+    """Whether to compile. `auto`: on CUDA where Triton is, unless DISABLE_COMPILE is set (as in the published code)."""
     if setting == "auto":
-        return device.type == "cuda" and "DISABLE_COMPILE" not in os.environ
+        has_compiler = importlib.util.find_spec("triton") is not None
+        return device.type == "cuda" and has_compiler and "DISABLE_COMPILE" not in os.environ
     return setting
 
 

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from utils.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -28,10 +30,17 @@ class Ranks:
 
 
 def launched_ranks() -> Ranks:
-    """What the launcher's environment says (torchrun: RANK, WORLD_SIZE, LOCAL_RANK)."""
-    return Ranks(
-        *(int(os.environ.get(key, value)) for key, value in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    )
+    """What the launcher's environment says (torchrun: RANK, WORLD_SIZE, LOCAL_RANK).
+
+    Raises:
+        UserError: it says that there are several processes, but not which one this is.
+    """
+    rank, world_size, local_rank = (int(os.environ.get(key, "0")) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if world_size > 1 and "RANK" not in os.environ:
+        raise UserError(
+            f"WORLD_SIZE={world_size}, but no RANK: start with torchrun, or unset WORLD_SIZE for one process."
+        )
+    return Ranks(rank, max(1, world_size), local_rank)
 
 
 @contextmanager
@@ -46,11 +55,10 @@ def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
             timeout=timedelta(hours=2),
             device_id=device if device.type == "cuda" else None,
         )
-    try:
-        yield
-    finally:
-        if started_here:
-            dist.destroy_process_group()
+    yield
+    # Not after an error: the other ranks may wait in a collective until the launcher, seeing this one end, ends them.
+    if started_here:
+        dist.destroy_process_group()
 
 
 def barrier() -> None:

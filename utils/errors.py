@@ -1,6 +1,7 @@
 """The one exception that means "the input is wrong, not the program"."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -29,5 +30,7 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
 
 def fail(error: UserError) -> NoReturn:
     """Print the message of `error` and leave with status 2."""
-    print(f"\nerror: {error}", file=sys.stderr, flush=True)
+    rank = os.environ.get("RANK", "0")
+    where = f" (rank {rank})" if rank != "0" else ""
+    print(f"\nerror{where}: {error}", file=sys.stderr, flush=True)
     sys.exit(2)

@@ -29,7 +29,12 @@ def hydra_main(config_name: str, run: Callable[[DictConfig], None]) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            fail(UserError(f"the disk is full: {error}. Free some space, then go on with load_checkpoint=latest."))
+            fail(
+                UserError(
+                    f"the disk is full: {error}. Free some space and start again "
+                    "(training goes on with load_checkpoint=latest)."
+                )
+            )
 
     sys.argv[1:] = [_lenient(argument) for argument in sys.argv[1:]]
     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()

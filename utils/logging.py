@@ -5,11 +5,12 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args
 
 from tqdm import tqdm
 
 from utils.config import WandbMode
+from utils.errors import UserError
 
 METRICS_FILE = "metrics.jsonl"
 PERF_FILE = "perf.jsonl"
@@ -25,8 +26,11 @@ def choose_wandb_mode(wanted: WandbMode | None) -> tuple[WandbMode, str]:
     if wanted is not None:
         return wanted, "as configured"
     from_environment = os.environ.get("WANDB_MODE")
-    if from_environment == "online" or from_environment == "offline" or from_environment == "disabled":
-        return from_environment, "WANDB_MODE"
+    if from_environment:
+        known: dict[str, WandbMode] = {"dryrun": "offline", **{mode: mode for mode in get_args(WandbMode)}}
+        if from_environment not in known:
+            raise UserError(f"WANDB_MODE={from_environment!r}: allowed are {', '.join(known)}.")
+        return known[from_environment], "WANDB_MODE"
     if _has_wandb_login():
         return "online", "logged in"
     return "disabled", "no login found; wandb_mode=offline records a run all the same"
@@ -85,12 +89,12 @@ class RunLog:
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(1)
 
-    def picture(self, key: str, path: Path) -> None:
-        """Show a PNG in W&B."""
+    def picture(self, key: str, path: Path, step: int) -> None:
+        """Show a PNG in W&B, as of `step`."""
         if self._wandb is not None:
             import wandb
 
-            self._wandb.log({key: wandb.Image(str(path))})
+            self._wandb.log({key: wandb.Image(str(path))}, step=step)
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""

@@ -8,10 +8,16 @@ from typing import Any
 from coolname import generate_slug
 
 from utils.checkpoint import TRAIN_STATE_SUFFIX, latest_step, load_train_state, train_state_path, weights_path
+from utils.config import read_yaml
 from utils.errors import UserError
 from utils.logging import new_wandb_id
 
 RUNS = Path("checkpoints")
+# what says where, how and how far to run, not what to compute
+FREE = {
+    "load_checkpoint", "run_name", "project_name", "checkpoint_path",
+    "device", "wandb_mode", "num_workers", "max_steps",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,18 +34,24 @@ class RunPlan:
 
 
 def plan_run(
-    load_checkpoint: str | None, checkpoint_path: str | None, project: str, run_name: str | None, kind: str
+    load_checkpoint: str | None,
+    checkpoint_path: str | None,
+    project: str,
+    run_name: str | None,
+    kind: str,
+    config: Mapping[str, Any] | None = None,
 ) -> RunPlan:
     """Decide the run folder and the starting point.
 
     Args:
         load_checkpoint: None: a new run. `latest`: go on from the newest checkpoint of this run (by checkpoint_path or
-            run_name, else the newest run of the project), or start it if there is none yet. A train state or a run
-            folder: go on from it. A weights file: a new run from these weights.
+            run_name, else the project's newest run with the same configuration), or start it if there is none yet. A
+            train state or a run folder: go on from it. A weights file: a new run from these weights.
         checkpoint_path: the run folder, or None for checkpoints/{project}/{run_name}.
         project: project name.
         run_name: run name, or None for a generated one.
         kind: short name of the architecture, for a generated run name.
+        config: the whole configuration, to recognise this run by where it has no name.
 
     Raises:
         UserError: there is nothing to go on from, or a new run would write over an old one.
@@ -50,7 +62,7 @@ def plan_run(
 
     if load_checkpoint == "latest":
         if checkpoint_path is None and run_name is None:
-            folder = _newest_run(RUNS / project) or folder
+            folder = _newest_run(RUNS / project, config) or folder
         step = latest_step(folder)
         if step is not None:
             return _resume(folder, step, folder)
@@ -92,15 +104,33 @@ def _taken(folder: Path) -> UserError:
 def _resume(source: Path, step: int, folder: Path) -> RunPlan:
     if folder.resolve() != source.resolve() and any(folder.glob("step_*")):
         raise _taken(folder)
+    newest = latest_step(folder)
+    if newest is not None and newest > step:
+        raise UserError(
+            f"{folder} holds step {newest} too: going on from step {step} there would mix two runs. Give another "
+            f"checkpoint_path for a run that branches off at step {step}, or go on with load_checkpoint=latest."
+        )
     state = load_train_state(train_state_path(source, step))
     run = state["run"]
     note = f"going on from step {step} of {source}"
     return RunPlan(folder, run["project"], run["name"], run["wandb_id"], resume=(source, step), note=note)
 
 
-def _newest_run(project: Path) -> Path | None:
+def _newest_run(project: Path, config: Mapping[str, Any] | None) -> Path | None:
     states = [path for path in project.glob(f"**/step_*{TRAIN_STATE_SUFFIX}") if path.is_file()]
-    return max(states, key=lambda path: path.stat().st_mtime).parent if states else None
+    for state in sorted(states, key=lambda path: path.stat().st_mtime, reverse=True):
+        known = state.parent / "all_config.yaml"
+        if config is None or (known.exists() and not _changes(read_yaml(known), config)):
+            return state.parent
+    return None
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        key: f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
+        for key in sorted({*before, *now} - FREE)
+        if before.get(key) != now.get(key)
+    }
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], must_agree: tuple[str, ...]) -> list[str]:
@@ -109,13 +139,7 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], must_agree
     Raises:
         UserError: a key on which the state depends has changed.
     """
-    # what says where and how to run, not what to compute
-    free = {"load_checkpoint", "run_name", "project_name", "checkpoint_path", "device", "wandb_mode", "num_workers"}
-    changes = {
-        key: f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
-        for key in sorted({*before, *now} - free)
-        if before.get(key) != now.get(key)
-    }
+    changes = _changes(before, now)
     refused = [line for key, line in changes.items() if key in must_agree]
     if refused:
         raise UserError(

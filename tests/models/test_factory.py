@@ -65,7 +65,7 @@ def test_sizes_of_the_data_are_no_keys(key: str):
 def test_keys_of_one_architecture_are_unknown_to_another():
     check_arch(arch("transformers_baseline", act_inference=True))
     assert "arch.act_inference: no such key." in refusal(arch("trm", act_inference=True))
-    check_arch(arch("hrm", puzzle_emb_len=16, causal=False))  # published configurations hold these
+    check_arch(arch("hrm", puzzle_emb_len=16))  # published configurations hold it
 
 
 @pytest.mark.parametrize(

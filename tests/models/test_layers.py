@@ -58,8 +58,6 @@ def plain_attention(attention: Attention, x: Tensor, rope: bool) -> Tensor:
             if rope:
                 q, k = plain_rotation(q), plain_rotation(k)
             scores = q @ k.T / math.sqrt(d)
-            if attention.causal:
-                scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -math.inf)
             weight = scores.exp()
             result[:, head * d : (head + 1) * d] = weight / weight.sum(1, keepdim=True) @ v
     return out @ attention.o_proj.weight.detach().double().T
@@ -138,11 +136,11 @@ def test_rope_of_bf16_is_computed_in_fp32():
 
 
 @pytest.mark.parametrize(
-    ("hidden", "heads", "rope", "causal"),
-    [(512, 12, True, False), (64, 8, True, False), (64, 4, False, False), (64, 1, True, True)],
+    ("hidden", "heads", "rope"),
+    [(512, 12, True), (64, 8, True), (64, 4, False), (64, 1, True)],
 )
-def test_attention(hidden: int, heads: int, rope: bool, causal: bool):
-    attention = Attention(hidden, heads, causal)
+def test_attention(hidden: int, heads: int, rope: bool):
+    attention = Attention(hidden, heads)
     x = torch.randn(2, 7, hidden) * 3
     rotation = RotaryEmbedding(hidden // heads, 7, 10000.0)() if rope else None
     assert_close(attention(x, rotation), plain_attention(attention, x.double(), rope))
@@ -185,7 +183,7 @@ def test_swiglu_gates_with_the_first_half():
 
 
 def test_block_norms_after_each_residual():
-    block, h = Block(32, 4, 4, 7, False, EPS, False), torch.randn(2, 7, 32)
+    block, h = Block(32, 4, 4, 7, False, EPS), torch.randn(2, 7, 32)
     assert block.self_attn is not None
     expected = plain_norm(h.double() + plain_attention(block.self_attn, h.double(), True), 2)
     expected = plain_norm(expected + plain_swiglu(block.mlp, expected), 2)
@@ -193,7 +191,7 @@ def test_block_norms_after_each_residual():
 
 
 def test_block_with_mlp_t_mixes_and_norms_over_the_positions():
-    block, h = Block(32, 4, 4, 7, True, EPS, False), torch.randn(2, 7, 32)
+    block, h = Block(32, 4, 4, 7, True, EPS), torch.randn(2, 7, 32)
     assert block.mlp_t is not None
     columns = h.double().mT  # each row of this: one hidden unit at all positions
     expected = plain_norm((columns + plain_swiglu(block.mlp_t, columns)).mT, 1)

@@ -1,55 +1,73 @@
-"""The record of a checkpoint's puzzles: the same data pass wherever they lie, others do not."""
+"""The record of a run's data: the same data pass wherever they lie, others do not."""
 
 import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dataset.shards import write_identifiers
-from utils.data_record import FILE, check_data_record, write_data_record
+from utils.data_record import FILE, check_same_data, check_same_puzzles, same_puzzles, write_data_record
 from utils.errors import UserError
 
 
-def data(root: Path, *names: str) -> Path:
-    root.mkdir()
-    write_identifiers(root, ["<blank>", *names])
+def data(root: Path, *names: str, content: int = 3) -> Path:
+    """A folder as far as the record reads it: without names it has no identifiers.json."""
+    (root / "train").mkdir(parents=True)
+    (root / "train" / "dataset.json").write_text("{}")
+    np.save(root / "train" / "all__inputs.npy", np.full(5, content))
+    if names:
+        write_identifiers(root, ["<blank>", *names])
     return root
 
 
 def test_the_record_is_readable(tmp_path: Path):
-    root, bare = data(tmp_path / "data", "a", "b"), tmp_path / "bare"
+    root, bare = data(tmp_path / "data", "a", "b"), data(tmp_path / "bare")
     write_data_record(tmp_path, [root, bare], 3)
     digest = hashlib.sha256(b'["<blank>", "a", "b"]').hexdigest()
-    assert json.loads((tmp_path / FILE).read_text()) == {
-        "num_puzzle_identifiers": 3,
-        "identifiers_sha256": {str(root): digest, str(bare): None},
-    }
+    record = json.loads((tmp_path / FILE).read_text())
+    assert record["num_puzzle_identifiers"] == 3
+    assert record["identifiers_sha256"] == {str(root): digest, str(bare): None}
+    assert record["train_sha256"].keys() == record["identifiers_sha256"].keys()
 
 
 def test_the_same_puzzles_pass_wherever_they_lie(tmp_path: Path):
     roots = [data(tmp_path / "one", "a"), data(tmp_path / "two", "b")]
     write_data_record(tmp_path, roots, 3)
-    for root in (*roots, data(tmp_path / "copy", "b")):
-        check_data_record(tmp_path, root)
+    copy = data(tmp_path / "copy", "b")
+    for root in (*roots, copy):
+        check_same_puzzles(tmp_path, root)
+    assert same_puzzles(tmp_path, [roots[0], copy])
+    assert not same_puzzles(tmp_path, [copy, roots[0]])  # other rows of the table
+    assert not same_puzzles(tmp_path, [copy])
 
 
 @pytest.mark.parametrize("names", [("b", "a"), ("a",), ("a", "b", "c"), ()])
 def test_other_puzzles_are_refused(tmp_path: Path, names: tuple[str, ...]):
     write_data_record(tmp_path, [data(tmp_path / "trained", "a", "b")], 3)
     with pytest.raises(UserError, match=r"other: its identifiers\.json is not the one .*trained"):
-        check_data_record(tmp_path, data(tmp_path / "other", *names))
-    (tmp_path / "nameless").mkdir()
-    with pytest.raises(UserError, match="nameless"):
-        check_data_record(tmp_path, tmp_path / "nameless")
+        check_same_puzzles(tmp_path, data(tmp_path / "other", *names))
 
 
 def test_data_without_names_fit_a_record_without_names(tmp_path: Path):
-    write_data_record(tmp_path, [tmp_path / "trained"], 1)
-    check_data_record(tmp_path, tmp_path / "other")
+    write_data_record(tmp_path, [data(tmp_path / "trained")], 1)
+    check_same_puzzles(tmp_path, data(tmp_path / "other"))
     with pytest.raises(UserError, match="named"):
-        check_data_record(tmp_path, data(tmp_path / "named", "a"))
+        check_same_puzzles(tmp_path, data(tmp_path / "named", "a"))
+
+
+def test_a_run_does_not_go_on_with_data_built_anew(tmp_path: Path):
+    root = data(tmp_path / "trained", "a")
+    write_data_record(tmp_path, [root], 2)
+    check_same_data(tmp_path, [root])
+    np.save(root / "train" / "all__inputs.npy", np.full(5, 4))
+    check_same_puzzles(tmp_path, root)
+    with pytest.raises(UserError, match="trained is not the data"):
+        check_same_data(tmp_path, [root])
 
 
 def test_published_checkpoints_have_no_record(tmp_path: Path):
-    check_data_record(tmp_path, tmp_path / "anything")
+    check_same_puzzles(tmp_path, tmp_path / "anything")
+    check_same_data(tmp_path, [tmp_path / "anything"])
+    assert not same_puzzles(tmp_path, [tmp_path / "anything"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from utils.errors import UserError
 from utils.logging import METRICS_FILE, PERF_FILE, RunLog, choose_wandb_mode, new_wandb_id
 
 
@@ -78,7 +79,7 @@ def test_the_bar_starts_where_the_run_does(tmp_path: Path, monkeypatch: pytest.M
 def test_the_log_speaks_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     log = open_log(tmp_path)
     log.say("a picture of it")
-    log.picture("example", tmp_path / "nowhere.png")  # without W&B nothing is read
+    log.picture("example", tmp_path / "nowhere.png", 1)  # without W&B nothing is read
     log.close()
     assert "a picture of it" in capsys.readouterr().out
 
@@ -132,9 +133,12 @@ def test_the_configuration_goes_before_all(monkeypatch: pytest.MonkeyPatch):
     assert choose_wandb_mode("offline") == ("offline", "as configured")
 
 
-def test_an_unknown_mode_in_the_environment_is_passed_over(monkeypatch: pytest.MonkeyPatch):
+def test_other_modes_in_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert choose_wandb_mode(None) == ("offline", "WANDB_MODE")
     monkeypatch.setenv("WANDB_MODE", "sometimes")
-    assert choose_wandb_mode(None)[0] == "disabled"
+    with pytest.raises(UserError, match="WANDB_MODE='sometimes': allowed are dryrun, online, offline, disabled"):
+        choose_wandb_mode(None)
 
 
 def test_what_is_handed_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

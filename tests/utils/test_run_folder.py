@@ -140,8 +140,10 @@ def test_a_folder_without_train_state_is_refused():
 
 def test_a_train_state_given():
     folder = checkpoint("run", 3, 20)
-    assert goes_on(plan(train_state_path(folder, 3)), folder, 3, folder)
+    assert goes_on(plan(train_state_path(folder, 20)), folder, 20, folder)
     assert goes_on(plan(train_state_path(folder, 3), path="new"), folder, 3, Path("new"))
+    with pytest.raises(UserError, match="holds step 20 too: going on from step 3 there would mix two runs"):
+        plan(train_state_path(folder, 3))
 
 
 @pytest.mark.parametrize("name", ["step_4_train_state.pt", "step_x_train_state.pt", "last_train_state.pt"])
