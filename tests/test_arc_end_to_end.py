@@ -67,7 +67,7 @@ def test_trains_and_two_processes_equal_one(data: Path, trained: Path, tmp_path:
     assert one[-1]["train/lm_loss"] < one[0]["train/lm_loss"]
     for left, right in zip(one, two, strict=True):
         assert right["train/lm_loss"] == pytest.approx(left["train/lm_loss"], rel=1e-5)
-        assert right["train/q_halt_loss"] == pytest.approx(left["train/q_halt_loss"], rel=1e-5)
+        assert right["train/q_halt_loss"] == pytest.approx(left["train/q_halt_loss"], rel=1e-5, abs=1e-6)
     assert {key: one[-1][key] for key in one[-1] if key.startswith("ARC/")} == {
         key: two[-1][key] for key in two[-1] if key.startswith("ARC/")
     }
