@@ -40,7 +40,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         UserError: the checkpoint, its configuration, the data or the device does not fit.
     """
     ranks = launched_ranks()
-    say = print if ranks.is_main else _silent
+    say = ranks.say
     assert config.load_checkpoint is not None
     check_save_outputs(config.eval_save_outputs)
     checkpoint = Path(config.load_checkpoint)
@@ -196,10 +196,6 @@ def show_example(head: ACTLossHead, split: PuzzleSplit, device, folder: Path) ->
     """Print and draw how the model solves an example."""
     picture = picture_example(head, split.sources[0], device, folder / "example.png")
     print(picture if picture is not None else "no picture: there is none for this kind of data")
-
-
-def _silent(*_: object) -> None:
-    pass
 
 
 def run(composed: DictConfig) -> None:

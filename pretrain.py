@@ -64,7 +64,7 @@ def train(config: PretrainConfig) -> None:
     """
     # -- what can be checked without data or device
     ranks = launched_ranks()
-    say = print if ranks.is_main else _silent
+    say = ranks.say
     check_batch_size(config, ranks)
     check_save_outputs(config.eval_save_outputs)
     device, device_reason = choose_device(config.device, ranks.local_rank)
@@ -383,10 +383,6 @@ def check_finite(metrics: dict[str, float], step: int) -> None:
             f"the loss is {metrics['train/lm_loss']} at step {step}: training has diverged. Try a lower lr, a longer "
             "lr_warmup_steps or grad_clip_norm=1.0. Earlier checkpoints are untouched."
         )
-
-
-def _silent(*_: object) -> None:
-    pass
 
 
 def run(composed: DictConfig) -> None:

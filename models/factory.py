@@ -39,8 +39,8 @@ def check_arch(arch: ArchConfig) -> None:
         UserError: one line for each such key.
     """
     config_class = model_class(arch).inner_class.config_class
-    allowed = set(config_class.model_fields) - _FROM_DATA
-    unknown = [key for key in arch.own_keys if key not in known_arch_keys(arch)]
+    allowed = known_arch_keys(arch)
+    unknown = [key for key in arch.own_keys if key not in allowed]
     if unknown:
         raise UserError("\n  ".join(unknown_key(f"arch.{key}", key, allowed) for key in unknown))
     validate(config_class, {**arch.own_keys, "vocab_size": 1, "seq_len": 1}, where="arch.")

@@ -28,6 +28,11 @@ class Ranks:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def say(self, text: str) -> None:
+        """Print on rank 0 alone."""
+        if self.is_main:
+            print(text)
+
 
 def launched_ranks() -> Ranks:
     """What the launcher's environment says (torchrun: RANK, WORLD_SIZE, LOCAL_RANK).

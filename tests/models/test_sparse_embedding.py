@@ -1,7 +1,5 @@
 """The puzzle table and its sign descent against a dense table updated number by number, in one process and in two."""
 
-import multiprocessing
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from models.sparse_embedding import SparsePuzzleEmbedding, SparseSignSGD
+from tests.ranks import on_two_ranks
 
 PUZZLES, WIDTH, LR, DECAY = 9, 4, 0.125, 0.25
 
@@ -147,29 +146,18 @@ def test_neither_evaluation_nor_no_grad_makes_a_leaf():
 
 def work(rank: int, folder: str) -> None:
     """One of two processes: every second row of the batch, in two micro-batches."""
-    patience = timedelta(seconds=90)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=patience)
-    try:
-        embedding, optimizer = make()
-        ids, gradients = some_batch()
-        for part in (slice(rank, 4, 2), slice(4 + rank, 8, 2)):
-            backward(embedding, ids[part], gradients[part])
-            optimizer.collect()
-        optimizer.step()
-        torch.save(embedding.weights, Path(folder) / f"{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    embedding, optimizer = make()
+    ids, gradients = some_batch()
+    for part in (slice(rank, 4, 2), slice(4 + rank, 8, 2)):
+        backward(embedding, ids[part], gradients[part])
+        optimizer.collect()
+    optimizer.step()
+    torch.save(embedding.weights, Path(folder) / f"{rank}.pt")
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="no gloo")
 def test_two_processes_equal_one(tmp_path: Path):
-    other = multiprocessing.get_context("spawn").Process(target=work, args=(1, str(tmp_path)))
-    other.start()
-    try:
-        work(0, str(tmp_path))
-    finally:
-        other.join(90)
-    assert other.exitcode == 0
+    on_two_ranks(work, tmp_path)
     tables = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert torch.equal(*tables)
     torch.testing.assert_close(tables[0], dense_update(some_table(), *some_batch()))

@@ -1,7 +1,5 @@
 """Sums, gathers and broadcasts: the identity in one process, the whole in two."""
 
-import multiprocessing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from tests.ranks import on_two_ranks
 from utils.distributed import (
     Ranks,
     barrier,
@@ -113,23 +112,12 @@ def test_a_single_process_needs_no_group(monkeypatch: pytest.MonkeyPatch):
 
 def work(rank: int, folder: str) -> None:
     """One of two processes."""
-    patience = timedelta(seconds=90)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD, timeout=patience)
-    try:
-        torch.save(take_part(rank), Path(folder) / f"{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    torch.save(take_part(rank), Path(folder) / f"{rank}.pt")
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="no gloo")
 def test_two_processes(tmp_path: Path):
-    other = multiprocessing.get_context("spawn").Process(target=work, args=(1, str(tmp_path)))
-    other.start()
-    try:
-        work(0, str(tmp_path))
-    finally:
-        other.join(90)
-    assert other.exitcode == 0
+    on_two_ranks(work, tmp_path)
     modules = [module_of(rank) for rank in range(WORLD)]
     for rank in range(WORLD):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
