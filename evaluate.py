@@ -27,7 +27,7 @@ from models.losses import ACTLossHead
 from utils.checkpoint import check_fits, load_weights
 from utils.config import ArchConfig, EvaluateConfig, EvaluatorConfig, PretrainConfig, plain, read_yaml, validate
 from utils.data_record import check_same_puzzles
-from utils.device import choose_device, choose_dtype, wants_compile
+from utils.device import choose_compile, choose_device, choose_dtype
 from utils.distributed import broadcast_object, launched_ranks, process_group
 from utils.errors import UserError
 from utils.hydra import hydra_main
@@ -63,7 +63,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         head.load_state_dict(weights, assign=True)  # the file stays memory-mapped: a large table is not copied
         head.to(device).requires_grad_(False)
         head.model.eval_max_steps = config.halt_max_steps or trained.get("eval_halt_max_steps")
-        if wants_compile(config.compile, device):
+        if choose_compile(config.compile, device)[0]:
             head.model.compile_recursion()
 
         save_path = broadcast_object(choose_folder(config, checkpoint))

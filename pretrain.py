@@ -8,7 +8,6 @@ Configuration: config/cfg_pretrain.yaml. `train` is the whole run, read top to b
 
 import importlib
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,9 @@ from evaluators.evaluation import (
     picture_example,
 )
 from models.factory import PUZZLE_TABLE, check_arch, make_head
+from models.flops import flops_per_example
 from models.losses import ACTLossHead
-from models.training import TrainState
+from models.training import StepMetrics, TrainState
 from utils.checkpoint import (
     check_fits,
     load_train_state,
@@ -42,11 +42,12 @@ from utils.checkpoint import (
 from utils.config import PretrainConfig, plain, read_yaml, validate, write_yaml
 from utils.data_record import FILE as DATA_RECORD
 from utils.data_record import check_same_data, same_puzzles, write_data_record
-from utils.device import choose_device, choose_dtype, wants_compile
+from utils.device import choose_compile, choose_device, choose_dtype
 from utils.distributed import Ranks, barrier, broadcast_module, broadcast_object, launched_ranks, process_group
 from utils.errors import UserError
 from utils.hydra import hydra_main
 from utils.logging import RunLog, choose_wandb_mode
+from utils.perf import StepTimer
 from utils.run_folder import RunPlan, check_same_run, plan_run
 
 REPOSITORY = Path(__file__).resolve().parent
@@ -110,13 +111,16 @@ def train(config: PretrainConfig) -> None:
         if plan.resume is not None:
             resume(state, plan, config, say)
         broadcast_module(head)
-        if wants_compile(config.compile, device):
-            head.model.compile_recursion()
+        step_flops = config.global_batch_size * flops_per_example(config.arch, metadata.vocab_size, metadata.seq_len)
+        compiles, compile_reason = choose_compile(config.compile, device, total_steps * step_flops)
+        if compiles:
+            state.compile()
         head.train()
 
         wandb_mode, wandb_reason = choose_wandb_mode(config.wandb_mode)
         say(f"run: {plan.folder} ({plan.note})")
         say(f"device: {device} ({device_reason}); dtype: {config.arch.own_keys['forward_dtype']} ({dtype_reason})")
+        say(f"compiled: {'yes' if compiles else 'no'} ({compile_reason})")
         say(f"W&B: {wandb_mode} ({wandb_reason})")
         say(f"model: {sum(p.numel() for p in head.parameters()):,} parameters; steps: {state.step} -> {last_step}")
         log = open_log(config, plan, train_split, state.step + 1, last_step, wandb_mode) if ranks.is_main else None
@@ -132,30 +136,36 @@ def train(config: PretrainConfig) -> None:
             pin_memory=device.type == "cuda",
         )
         metrics: dict[str, float] = {}
+        # A step is read when the next one is under way, so that the device never waits for the host.
+        unread: list[tuple[int, StepMetrics]] = []
+        lag = int(device.type != "cpu")
+        timer = StepTimer({"examples": config.global_batch_size}, step_flops, device)
         try:
             for step, batch in zip(steps, loader, strict=True):
-                started = time.perf_counter()
-                metrics = state.train_step({key: value.to(device, non_blocking=True) for key, value in batch.items()})
-                seconds = time.perf_counter() - started
-                check_finite(metrics, step)
-
+                timer.data_ready()
+                on_device = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+                unread.append((step, state.launch_step(on_device)))
                 evaluates = step in eval_steps or step == last_step
-                if test_split is not None and evaluates:
-                    metrics |= evaluate(config, state, test_split, evaluators, device, plan.folder)
-                if log is not None:
-                    perf = {
-                        "perf/examples_per_second": config.global_batch_size / seconds,
-                        "perf/step_ms": 1000 * seconds,
-                    }
-                    log.step(step, metrics, perf)
-                    for picture in sorted(evaluation_folder(plan.folder, step).glob("**/*.png")) if evaluates else ():
-                        log.picture(f"pictures/{picture.stem}", picture, step)
-                if (
+                saves = (
                     step == last_step
                     or (evaluates and config.checkpoint_every_eval)
                     or (config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0)
-                ):
+                )
+                while len(unread) > (0 if evaluates or saves else lag):
+                    done, launched = unread.pop(0)
+                    metrics, perf = launched.read(), timer.step_done()
+                    check_finite(metrics, done)
+                    if test_split is not None and evaluates and done == step:
+                        metrics |= evaluate(config, state, test_split, evaluators, device, plan.folder)
+                    if log is not None:
+                        log.step(done, metrics, perf)
+                if log is not None and evaluates:
+                    for picture in sorted(evaluation_folder(plan.folder, step).glob("**/*.png")):
+                        log.picture(f"pictures/{picture.stem}", picture, step)
+                if saves:
                     save(config, state, plan)
+                if evaluates or saves:
+                    timer.restart()
 
             # -- what came out
             if log is not None and test_split is not None and config.show_example:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.inner import InnerModel, ReasonerConfig
+from models.layers import Block
 
 
 @dataclass
@@ -73,8 +74,14 @@ class ACTModel(nn.Module):
         return self.config.halt_max_steps if self.training else self.eval_max_steps or self.config.halt_max_steps
 
     def compile_recursion(self) -> None:
-        """Compile the recursion, where the time goes. Module and parameter names stay as they are."""
-        self.inner.recurse = torch.compile(self.inner.recurse)
+        """Compile the blocks of the recursion, where the time goes. Module and parameter names stay as they are.
+
+        The blocks and not the whole recursion: all have one code and one shape, so it is compiled once with gradient
+        and once without, in seconds.
+        """
+        for module in self.inner.modules():
+            if isinstance(module, Block):
+                module.compile(dynamic=False)
 
     def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
         """A carry whose slots have all halted, so that the next step fills them from its batch."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from models.layers import Block, CastedEmbedding, CastedLinear, RotaryEmbedding, Rotation, trunc_normal_
+from models.layers import Block, CastedEmbedding, CastedLinear, RotaryEmbedding, Rotation, cast_once, trunc_normal_
 from models.sparse_embedding import SparsePuzzleEmbedding
 
 FORWARD_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
@@ -182,7 +182,8 @@ class InnerModel(nn.Module):
         self, z: dict[str, Tensor], data: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
         """One supervised step: (new latents, logits [batch, seq, vocab], q_halt and q_continue, fp32 [batch])."""
-        z = self.recurse(z, self.embed(data), self.rotary() if self.rotary is not None else None)
+        with cast_once(self, self.dtype):
+            z = self.recurse(z, self.embed(data), self.rotary() if self.rotary is not None else None)
         answer = z[next(iter(self.states))]
         q_halt, q_continue = self.q_head(answer[:, 0]).float().unbind(-1)
         return z, self.lm_head(answer)[:, self.prefix_len :], q_halt, q_continue

@@ -1,15 +1,20 @@
 """Layers shared by every architecture: casted linear and embedding, rotary attention, SwiGLU, post-norm block.
 
-Weights are fp32 masters, cast to the dtype of the activations at each use.
+Weights are fp32 masters, computed with in the dtype of the activations. A recursion uses each of them many times, so
+inside `cast_once` they are cast one time for all uses.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from models.attention import attend
 
 # Standard deviation of a unit normal truncated at +-2: dividing by it gives the truncated
 # distribution the requested std (as jax.nn.initializers.truncated_normal does).
@@ -22,23 +27,59 @@ def trunc_normal_(tensor: Tensor, std: float) -> Tensor:
     return nn.init.trunc_normal_(tensor, std=scale, a=-2 * scale, b=2 * scale)
 
 
-def rms_norm(x: Tensor, eps: float) -> Tensor:
-    """`x / sqrt(mean(x^2) + eps)` over the last axis, without a weight, in fp32, cast back."""
+def rms_norm(x: Tensor, eps: float, axis: int = -1) -> Tensor:
+    """`x / sqrt(mean(x^2) + eps)` over one axis, without a weight, in fp32, cast back."""
     x32 = x.float()
-    return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+    return (x32 * torch.rsqrt(x32.square().mean(axis, keepdim=True) + eps)).to(x.dtype)
+
+
+class _UseOfCopy(torch.autograd.Function):
+    """A copy of a weight in the place of the weight.
+
+    The gradient goes to the weight, in its own dtype: so the gradients of many uses are summed in fp32, as if each
+    use had cast the weight itself. (A copy that is part of the graph would sum them in bf16.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, copy: Tensor) -> Tensor:
+        return copy.view_as(copy)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return gradient.float(), None
 
 
 class CastedLinear(nn.Module):
-    """Linear layer with an fp32 weight cast to the input's dtype. [..., in] -> [..., out]."""
+    """Linear layer with an fp32 weight, computed in the input's dtype. [..., in] -> [..., out]."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False):
         super().__init__()
         self.weight = nn.Parameter(trunc_normal_(torch.empty(out_features, in_features), in_features**-0.5))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.copy: Tensor | None = None  # of the weight, inside `cast_once`
+
+    def weight_as(self, dtype: torch.dtype) -> Tensor:
+        """The weight [out, in] in `dtype`."""
+        if self.copy is None or self.copy.dtype != dtype:
+            return self.weight.to(dtype)
+        return _UseOfCopy.apply(self.weight, self.copy) if torch.is_grad_enabled() else self.copy
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        return F.linear(x, self.weight_as(x.dtype), bias)
+
+
+@contextmanager
+def cast_once(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Inside the block the linear layers of `module` compute with copies of their weights made at its start."""
+    layers = [m for m in module.modules() if isinstance(m, CastedLinear) and m.weight.dtype != dtype]
+    for layer in layers:
+        layer.copy = layer.weight.detach().to(dtype)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.copy = None
 
 
 class CastedEmbedding(nn.Module):
@@ -104,7 +145,7 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.qkv_proj(x), "b s (qkv h d) -> qkv b h s d", qkv=3, h=self.num_heads)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = attend(q, k, v)
         return self.o_proj(rearrange(y, "b h s d -> b s (h d)"))
 
 
@@ -114,7 +155,7 @@ def swiglu_width(width: int, expansion: float) -> int:
 
 
 class SwiGLU(nn.Module):
-    """`down(silu(gate(x)) * up(x))` over the last axis (arXiv 2002.05202), no biases. [..., width] -> the same."""
+    """`down(silu(gate(x)) * up(x))` (arXiv 2002.05202), no biases: over the last axis, or `over_positions`."""
 
     def __init__(self, width: int, expansion: float):
         super().__init__()
@@ -123,15 +164,24 @@ class SwiGLU(nn.Module):
         self.down_proj = CastedLinear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> the same."""
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
         return self.down_proj(F.silu(gate) * up)
+
+    def over_positions(self, x: Tensor) -> Tensor:
+        """[batch, width, hidden] -> the same, over the middle axis. W @ x, so that nothing is transposed in memory."""
+        batch = len(x)
+        gate_up, down = (
+            layer.weight_as(x.dtype).expand(batch, -1, -1) for layer in (self.gate_up_proj, self.down_proj)
+        )
+        gate, up = torch.bmm(gate_up, x).chunk(2, dim=1)
+        return torch.bmm(down, F.silu(gate) * up)
 
 
 class Block(nn.Module):
     """Post-norm block: `h = norm(h + mix(h)); h = norm(h + swiglu(h))`. [batch, positions, hidden] -> the same.
 
-    `mix` is attention, or with `mlp_t` a SwiGLU over the positions; that one's norm runs on the transposed
-    tensor, so over the positions too.
+    `mix` is attention, or with `mlp_t` a SwiGLU over the positions, whose norm runs over the positions too.
     """
 
     def __init__(self, hidden_size: int, num_heads: int, expansion: float, positions: int, mlp_t: bool, eps: float):
@@ -145,8 +195,7 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, rotation: Rotation | None) -> Tensor:
         if self.mlp_t is not None:
-            h_t = h.transpose(1, 2)
-            h = rms_norm(h_t + self.mlp_t(h_t), self.eps).transpose(1, 2)
+            h = rms_norm(h + self.mlp_t.over_positions(h), self.eps, axis=1)
         elif self.self_attn is not None:
             h = rms_norm(h + self.self_attn(h, rotation), self.eps)
         return rms_norm(h + self.mlp(h), self.eps)

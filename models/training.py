@@ -14,11 +14,31 @@ from models.ema import EMA
 from models.losses import ACTLossHead
 from models.sparse_embedding import SparseSignSGD
 from utils.config import OptimizationConfig
-from utils.distributed import Ranks, gather_rows, sum_gradients, sum_over_ranks
+from utils.distributed import Ranks, SummedScalars, gather_rows, sum_gradients
 from utils.errors import UserError
-from utils.optimizers import learning_rate, make_optimizer
+from utils.optimizers import AdamATan2, learning_rate, make_optimizer
 
 _EXPLORATION = 4  # what the random stream is for; the batches use 1 to 3
+
+
+class StepMetrics:
+    """What a step measured. The device may still be at it: `read` waits for it, so read a step late in a loop."""
+
+    def __init__(self, sums: dict[str, Tensor], config: OptimizationConfig, extra: dict[str, float | Tensor]):
+        self._sums, self._config, self._extra = SummedScalars(sums), config, extra
+
+    def read(self) -> dict[str, float]:
+        """Metrics of the global batch: losses per example; accuracy, exact_accuracy, q_halt_accuracy and steps as
+        means over the slots that halted with a label (absent when none did), and their count."""
+        total = self._sums.read()
+        count = total.pop("count")
+        metrics = {"train/count": count}
+        for name, value in total.items():
+            if name.endswith("loss"):
+                metrics[f"train/{name}"] = value / self._config.global_batch_size
+            elif count:
+                metrics[f"train/{name}"] = value / count
+        return metrics | {name: float(value) for name, value in self._extra.items()}
 
 
 class TrainState:
@@ -38,6 +58,7 @@ class TrainState:
             head.requires_grad_(False)
         self.parameters = {name: p for name, p in head.named_parameters() if p.requires_grad}
         self.ema = EMA(head, config.ema_rate) if config.ema else None
+        self._averages_in_step = False  # whether the optimizer's pass updates the averages too
         self.dense: Optimizer | None = None
         if self.parameters:
             betas = (config.beta1, config.beta2)
@@ -49,6 +70,16 @@ class TrainState:
         if self.dense is None and self.sparse is None:
             raise UserError("freeze_weights=true leaves nothing to train: the model has no puzzle embedding.")
 
+    def compile(self) -> None:
+        """Compile what a step does: the blocks of the recursion, and AdamATan2 with the EMA."""
+        self.head.model.compile_recursion()
+        if isinstance(self.dense, AdamATan2):
+            averages: dict[Tensor, Tensor] = {}
+            if self.ema is not None:
+                averages = {p: self.ema.shadow[name] for name, p in self.parameters.items()}
+            self.dense.compile(averages, self.config.ema_rate)
+            self._averages_in_step = True
+
     def averaged(self) -> AbstractContextManager[None]:
         """Inside the block the model has its averaged weights, where averages are on."""
         return self.ema.applied() if self.ema is not None else nullcontext()
@@ -59,12 +90,11 @@ class TrainState:
         return self.config.global_batch_size // self.ranks.world_size
 
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        """One optimizer step on this rank's rows.
+        """One optimizer step on this rank's rows, and its metrics (see `StepMetrics.read`)."""
+        return self.launch_step(batch).read()
 
-        Returns:
-            Metrics of the global batch: losses per example; accuracy, exact_accuracy, q_halt_accuracy and steps as
-            means over the slots that halted with a label (absent when none did), and their count.
-        """
+    def launch_step(self, batch: dict[str, Tensor]) -> StepMetrics:
+        """One optimizer step on this rank's rows, without waiting for the device."""
         self.step += 1
         if not self.carries:
             self.carries = [self.head.initial_carry(micro) for micro in self._micro_batches(batch)]
@@ -82,15 +112,14 @@ class TrainState:
             for name, value in metrics.items():
                 sums[name] = sums[name] + value if name in sums else value
         sum_gradients(self.parameters.values())
-        extra = self._update()
-        return self._reduce(sums) | extra
+        return StepMetrics(sums, self.config, self.update())
 
-    def _update(self) -> dict[str, float]:
-        """Clip, step both optimizers at the rate of this step, average."""
-        config, extra = self.config, {}
+    def update(self) -> dict[str, float | Tensor]:
+        """Clip the gradients, step both optimizers at the rate of this step, average. Returns what it has to report."""
+        config = self.config
+        extra: dict[str, float | Tensor] = {}
         if config.grad_clip_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.grad_clip_norm)
-            extra["optim/grad_norm"] = float(norm)
+            extra["optim/grad_norm"] = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.grad_clip_norm)
         for optimizer, base in ((self.dense, config.lr), (self.sparse, config.puzzle_emb_lr)):
             if optimizer is not None:
                 rate = learning_rate(base, self.step, self.total_steps, config.lr_warmup_steps, config.lr_min_ratio)
@@ -98,22 +127,11 @@ class TrainState:
                     group["lr"] = rate
                 optimizer.step()
                 optimizer.zero_grad()
-        if self.ema is not None:
+        if self.ema is not None and not self._averages_in_step:
             self.ema.update()
         shown = self.dense or self.sparse
         assert shown is not None
         return {"train/lr": shown.param_groups[0]["lr"], **extra}
-
-    def _reduce(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        total = sum_over_ranks(sums)
-        count = total.pop("count")
-        metrics = {"train/count": count}
-        for name, value in total.items():
-            if name.endswith("loss"):
-                metrics[f"train/{name}"] = value / self.config.global_batch_size
-            elif count:
-                metrics[f"train/{name}"] = value / count
-        return metrics
 
     def _micro_batches(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         size = self.local_batch_size // self.config.grad_accum_steps

@@ -101,16 +101,25 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
 
+class SummedScalars:
+    """Named scalars summed over all ranks, in fp64 (fp32 on Apple GPUs), in one all-reduce and, later, one read."""
+
+    def __init__(self, values: dict[str, Tensor]):
+        self._names = list(values)
+        device = next(iter(values.values())).device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self._sums = torch.stack([value.detach().to(dtype) for value in values.values()])
+        if dist.is_initialized():
+            dist.all_reduce(self._sums)
+
+    def read(self) -> dict[str, float]:
+        """The sums. Waits until the device has computed them."""
+        return dict(zip(self._names, self._sums.tolist(), strict=True))
+
+
 def sum_over_ranks(values: dict[str, Tensor]) -> dict[str, float]:
-    """Named scalars summed over all ranks in fp64 (fp32 on Apple GPUs), in one all-reduce and one read."""
-    if not values:
-        return {}
-    device = next(iter(values.values())).device
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    stacked = torch.stack([value.detach().to(dtype) for value in values.values()])
-    if dist.is_initialized():
-        dist.all_reduce(stacked)
-    return dict(zip(values, stacked.tolist(), strict=True))
+    """Named scalars summed over all ranks."""
+    return SummedScalars(values).read() if values else {}
 
 
 def gather_rows(tensor: Tensor) -> Tensor:

@@ -13,6 +13,39 @@ from utils.errors import UserError
 OptimizerName = Literal["adam_atan2", "adam_atan2_cuda", "adamw"]
 
 
+# atan(t) = t + t^3 * polynomial(t^2) for t in [0, 1], error below 1e-7 (fitted by reweighted least squares)
+_ATAN = (-0.00435524729, 0.0230395634, -0.0577727708, 0.0979417588, -0.139765603, 0.199627001, -0.333316588)
+
+
+def atan2_above(y: Tensor, x: Tensor) -> Tensor:
+    """atan2(y, x) for x >= 0 in fp32, error below 3e-7, and 0 for (0, 0).
+
+    From operations that vectorise everywhere: torch's own atan2 takes two thirds of a compiled update on the CPU.
+    """
+    size = y.abs()
+    t = torch.minimum(size, x) / torch.maximum(size, x).clamp_min(1e-37)
+    t2 = t * t
+    polynomial = _ATAN[0]
+    for coefficient in _ATAN[1:]:
+        polynomial = polynomial * t2 + coefficient
+    angle = t + t * t2 * polynomial
+    angle = torch.where(size > x, math.pi / 2 - angle, angle)
+    return torch.where(y < 0, -angle, angle)
+
+
+def _update_at_once(
+    p: Tensor, gradient: Tensor, m: Tensor, v: Tensor, average: Tensor | None,
+    keep: float, rate: float, correction: float, beta1: float, beta2: float, ema_rate: float,
+) -> None:  # fmt: skip
+    """The update of `AdamATan2` and of an EMA on a flat fp32 tensor; compiled, each number is read and written once."""
+    p.mul_(keep)
+    m.lerp_(gradient, 1 - beta1)
+    v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    p.sub_(rate * atan2_above(m, v.sqrt() * correction))
+    if average is not None:
+        average.mul_(ema_rate).add_((1 - ema_rate) * p)
+
+
 class AdamATan2(Optimizer):
     """Adam with atan2 in place of the division, so without epsilon (arXiv 2407.05872), as adam-atan2 0.0.3 computes it.
 
@@ -37,6 +70,20 @@ class AdamATan2(Optimizer):
                 "betas in [0, 1)"
             )
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+        self._compiled: Callable[..., None] | None = None
+        self._averages: dict[Tensor, Tensor] = {}
+        self._ema_rate = 0.0
+
+    def compile(self, averages: dict[Tensor, Tensor] | None = None, ema_rate: float = 0.0) -> None:
+        """From now on update each parameter in one fused pass, together with its average where `averages` has one.
+
+        Args:
+            averages: parameter -> its exponential moving average, fp32, updated in place after each step.
+            ema_rate: of the averages (see `models.ema.EMA`).
+        """
+        contract: dict[str, str | int | bool | Callable[..., Any]] = {"cpp.enable_floating_point_contract_flag": "fast"}
+        self._compiled = torch.compile(_update_at_once, dynamic=True, options=contract)
+        self._averages, self._ema_rate = averages or {}, ema_rate
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -53,12 +100,25 @@ class AdamATan2(Optimizer):
                         "exp_avg_sq": torch.zeros_like(parameter),
                     }
                 self.state[parameter]["step"] += 1
+            for idle in (p for p in group["params"] if p.grad is None and p in self._averages):
+                self._averages[idle].mul_(self._ema_rate).add_(idle, alpha=1 - self._ema_rate)
             # parameters that have been stepped equally often are updated together
             for step in sorted({self.state[p]["step"] for p in parameters}):
                 self._update([p for p in parameters if self.state[p]["step"] == step], step, group)
 
     def _update(self, parameters: list[Tensor], step: int, group: dict[str, Any]) -> None:
         lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
+        if self._compiled is not None:
+            for p in parameters:
+                assert p.grad is not None
+                state, average = self.state[p], self._averages.get(p)
+                self._compiled(
+                    p.view(-1), p.grad.reshape(-1), state["exp_avg"].view(-1), state["exp_avg_sq"].view(-1),
+                    None if average is None else average.view(-1),
+                    1 - lr * weight_decay, lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step), beta1, beta2,
+                    self._ema_rate,
+                )  # fmt: skip
+            return
         gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
         averages = [self.state[p]["exp_avg"] for p in parameters]
         squares = [self.state[p]["exp_avg_sq"] for p in parameters]

@@ -14,6 +14,7 @@ from models.layers import (
     CastedLinear,
     RotaryEmbedding,
     SwiGLU,
+    cast_once,
     rms_norm,
     rotate,
     swiglu_width,
@@ -104,6 +105,29 @@ def test_weights_stay_fp32_and_follow_the_dtype_of_the_input():
     assert linear(embedding(ids).float()).dtype == torch.float32
 
 
+def test_cast_once_changes_nothing_but_the_number_of_casts():
+    """Three uses of a weight in bf16: output and gradient are, bit for bit, those of a cast at every use."""
+    linear, x = CastedLinear(64, 64), torch.randn(5, 64).bfloat16()
+
+    def three_uses() -> tuple[Tensor, Tensor]:
+        linear.weight.grad = None
+        y = linear(torch.tanh(linear(torch.tanh(linear(x)))))
+        y.float().square().sum().backward()
+        assert linear.weight.grad is not None
+        return y, linear.weight.grad
+
+    expected, expected_gradient = three_uses()
+    with cast_once(linear, torch.bfloat16):
+        assert linear.weight_as(torch.float32).data_ptr() == linear.weight.data_ptr()
+        found, gradient = three_uses()
+        with torch.no_grad():
+            assert linear.weight_as(torch.bfloat16) is linear.copy
+    assert linear.copy is None
+    assert torch.equal(found, expected)
+    assert gradient.dtype == torch.float32
+    assert torch.equal(gradient, expected_gradient)
+
+
 # -- norm and rotation ------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +201,11 @@ def test_swiglu_width(width: int, expansion: float, inner: int):
 def test_swiglu_gates_with_the_first_half():
     swiglu, x = SwiGLU(48, 4), torch.randn(2, 5, 48) * 2
     assert_close(swiglu(x), plain_swiglu(swiglu, x.double()))
+
+
+def test_swiglu_over_positions_is_that_over_the_last_axis_of_the_transposed():
+    swiglu, x = SwiGLU(48, 4), torch.randn(3, 48, 5) * 2
+    assert_close(swiglu.over_positions(x), plain_swiglu(swiglu, x.double().mT).mT)
 
 
 # -- block ------------------------------------------------------------------------------------------------------------

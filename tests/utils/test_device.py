@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.device import choose_device, choose_dtype, wants_compile
+from utils.device import choose_compile, choose_device, choose_dtype
 from utils.errors import UserError
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
@@ -99,8 +99,17 @@ def test_bfloat16_where_the_hardware_has_it(
 @pytest.mark.parametrize("device", [CPU, CUDA, MPS])
 def test_compilation(monkeypatch: pytest.MonkeyPatch, device: torch.device):
     monkeypatch.delenv("DISABLE_COMPILE", raising=False)
-    assert wants_compile("auto", device) == (device == CUDA)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    assert choose_compile("auto", device)[0] == (device == CUDA)
+    assert choose_compile("auto", device, work=1e13)[0] == (device == CUDA)
+    assert choose_compile("auto", device, work=1e15)[0] == (device in (CUDA, CPU))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    chosen, reason = choose_compile("auto", device, work=1e15)
+    assert not chosen
+    assert {CUDA: "Triton", CPU: "g++", MPS: "device"}[device] in reason
     monkeypatch.setenv("DISABLE_COMPILE", "")
-    assert not wants_compile("auto", device)
-    assert wants_compile(True, device)
-    assert not wants_compile(False, device)
+    assert choose_compile("auto", device, work=1e15) == (False, "DISABLE_COMPILE is set")
+    assert choose_compile(True, device) == (True, "as configured")
+    assert choose_compile(False, device, work=1e15) == (False, "as configured")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
-from utils.optimizers import AdamATan2, learning_rate, make_optimizer
+from utils.optimizers import AdamATan2, atan2_above, learning_rate, make_optimizer
 
 BETAS = (0.9, 0.95)
 
@@ -185,3 +185,32 @@ def test_without_warm_up_the_first_step_has_the_full_rate(warmup: int):
 
 def test_a_warm_up_longer_than_the_training_is_never_finished():
     assert learning_rate(1.0, 10, total_steps=10, warmup_steps=40, min_ratio=0.0) == pytest.approx(0.25)
+
+
+def test_atan2_above_is_atan2():
+    generator = torch.Generator().manual_seed(0)
+    size = 10.0 ** torch.randint(-30, 10, (2, 200_000), generator=generator)
+    y, x = torch.randn(2, 200_000, generator=generator) * size
+    exact = torch.atan2(y.double(), x.abs().double())
+    assert (atan2_above(y, x.abs()).double() - exact).abs().max() < 3e-7
+    corners = torch.tensor([[0.0, 0.0], [0.0, 2.0], [1.0, 0.0], [-1.0, 0.0], [1e-38, 1e30], [-1e30, 1e-38]])
+    assert torch.allclose(atan2_above(*corners.T), torch.atan2(*corners.T), atol=3e-7)
+
+
+def test_compiled_update_is_the_plain_one_and_averages():
+    """In fp32 over 100 steps; parameters without a gradient are averaged too."""
+    plain_parameters, parameters = some_parameters(torch.float32), some_parameters(torch.float32)
+    plain_optimizer, optimizer = (AdamATan2(some, 0.0, BETAS, 0.1) for some in (plain_parameters, parameters))
+    averages: dict[Tensor, Tensor] = {p: p.detach().clone() for p in parameters}
+    plain_averages = [p.detach().clone() for p in parameters]
+    optimizer.compile(averages, ema_rate=0.9)
+    for step in range(1, 101):
+        for one, some in ((plain_optimizer, plain_parameters), (optimizer, parameters)):
+            one.param_groups[0]["lr"] = rate(step)
+            for number, parameter in enumerate(some):
+                parameter.grad = gradient(parameter, step, number)
+            one.step()
+        plain_averages = [0.9 * a + 0.1 * p.detach() for a, p in zip(plain_averages, plain_parameters, strict=True)]
+    for p, q, average in zip(plain_parameters, parameters, plain_averages, strict=True):
+        torch.testing.assert_close(q, p, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(averages[q], average, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,57 @@
+"""The plain implementation and the program's own step, eager and compiled: the same losses."""
+
+import pytest
+import torch
+
+from bench.plain import PlainTRM
+from models.losses import ACTLossHead
+from models.training import TrainState
+from tests.models.small import CONFIG, small_batch, small_model
+from tests.test_golden import CONFIG as OPTIMIZATION
+from utils.distributed import Ranks
+
+ROWS, STEPS = 6, 6
+VARIANTS = {
+    "attention": {"pos_encodings": "rope", "L_layers": 2},
+    "mlp": {"mlp_t": True, "pos_encodings": "none", "L_layers": 2},
+}
+
+
+def labelled(seed: int) -> dict[str, torch.Tensor]:
+    """The plain implementation knows no ignored labels."""
+    batch = small_batch(ROWS, seed)
+    return batch | {"labels": batch["labels"].clamp_min(0).to(torch.int32)}
+
+
+def plain_losses(head: ACTLossHead) -> list[float]:
+    run = PlainTRM(head.state_dict(), head.model.config, torch.float32)
+    no_minimum = torch.zeros(ROWS, dtype=torch.int32)
+    return [run.train_step(labelled(step), no_minimum, 1e-3, 1e-2) for step in range(STEPS)]
+
+
+def own_losses(head: ACTLossHead, compiled: bool) -> list[float]:
+    config = OPTIMIZATION.model_copy(update={"lr_warmup_steps": 0, "lr_min_ratio": 1.0})
+    state = TrainState(head, config, Ranks(), total_steps=STEPS)
+    if compiled:
+        state.compile()
+    losses = []
+    for step in range(STEPS):
+        metrics = state.train_step(labelled(step))
+        losses.append(metrics["train/lm_loss"] + 0.5 * metrics["train/q_halt_loss"])
+    assert state.ema is not None
+    assert all(not torch.equal(shadow, state.parameters[name]) for name, shadow in state.ema.shadow.items())
+    return losses
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the compiler itself
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_losses(variant: str, compiled: bool):
+    head = ACTLossHead(small_model("trm", **VARIANTS[variant]))
+    names = list(head.state_dict())
+    expected = plain_losses(head)
+    # compiled sums have another order, and the optimizer is close to a sign
+    tolerance = 1e-4 if compiled else 1e-5
+    torch.testing.assert_close(own_losses(head, compiled), expected, rtol=tolerance, atol=1e-6)
+    assert list(head.state_dict()) == names
+    assert CONFIG["forward_dtype"] == "float32"
