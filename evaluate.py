@@ -16,6 +16,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from dataset.puzzle_dataset import PuzzleSplit
+from evaluators.answers import HaltRule
+from evaluators.batch_size import choose_batch_size
 from evaluators.evaluation import (
     EvaluationResult,
     check_save_outputs,
@@ -28,7 +30,7 @@ from utils.checkpoint import check_fits, load_weights
 from utils.config import ArchConfig, EvaluateConfig, EvaluatorConfig, PretrainConfig, plain, read_yaml, validate
 from utils.data_record import check_same_puzzles
 from utils.device import choose_compile, choose_device, choose_dtype
-from utils.distributed import broadcast_object, launched_ranks, process_group
+from utils.distributed import Ranks, broadcast_object, errors_of_rank_0, launched_ranks, process_group
 from utils.errors import UserError
 from utils.hydra import hydra_main
 
@@ -54,7 +56,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
 
     with process_group(ranks, device):
         table = weights.get(PUZZLE_TABLE)
-        split, by_name = open_data(config, trained)
+        with errors_of_rank_0():  # which alone reads all tokens to check them
+            split, by_name = open_data(config, trained, ranks)
         if table is not None:
             check_identifiers(split, len(table), checkpoint, by_name)
         rows = len(table) if table is not None else split.num_puzzle_identifiers
@@ -71,17 +74,19 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         if evaluators is None:
             evaluators = [validate(EvaluatorConfig, item) for item in trained.get("evaluators") or []]
         say(f"checkpoint: {checkpoint}")
-        say(f"device: {device} ({device_reason}); dtype: {dtype} ({dtype_reason})")
+        batch_size = config.global_batch_size or choose_batch_size(head.model, device) * ranks.world_size
+        say(f"device: {device} ({device_reason}); dtype: {dtype} ({dtype_reason}); {batch_size} examples at once")
         results = evaluate_split(
             head,
             split,
             evaluators,
             device=device,
             ranks=ranks,
-            global_batch_size=config.global_batch_size,
+            global_batch_size=batch_size,
             max_examples=config.eval_max_examples,
             seed=config.seed,
-            early_halting=config.early_halting,
+            halting=HaltRule(config.halt_threshold, config.halt_unchanged) if config.early_halting else None,
+            fixed_sizes=head.model.compiled,
             save_outputs=config.eval_save_outputs,
             save_path=save_path,
         )
@@ -142,7 +147,7 @@ def choose_arch(config: EvaluateConfig, trained: dict[str, Any], say=print) -> A
     return arch
 
 
-def open_data(config: EvaluateConfig, trained: dict[str, Any]) -> tuple[PuzzleSplit, bool]:
+def open_data(config: EvaluateConfig, trained: dict[str, Any], ranks: Ranks) -> tuple[PuzzleSplit, bool]:
     """The split to evaluate, and whether its puzzle ids were found by name in the data of the training run."""
     trained_on = list(trained.get("data_paths") or [])
     wanted = config.data_paths_test or config.data_paths or trained.get("data_paths_test") or trained_on
@@ -155,8 +160,9 @@ def open_data(config: EvaluateConfig, trained: dict[str, Any]) -> tuple[PuzzleSp
     # A part of the training data, or data_paths_test: as in training, a row is found by the name of its puzzle.
     by_name = list(wanted) in (trained_on[:1], trained_on[1:], trained.get("data_paths_test")) and wanted != trained_on
     if by_name and all(Path(path).exists() for path in trained_on):
-        return PuzzleSplit(wanted, config.split, like=PuzzleSplit(trained_on, "train")), True
-    return PuzzleSplit(wanted, config.split), False
+        trained_split = PuzzleSplit(trained_on, "train", check_tokens=False)  # only its names are asked for
+        return PuzzleSplit(wanted, config.split, like=trained_split, check_tokens=ranks.is_main), True
+    return PuzzleSplit(wanted, config.split, check_tokens=ranks.is_main), False
 
 
 def choose_folder(config: EvaluateConfig, checkpoint: Path) -> Path:

@@ -15,10 +15,11 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader
 
 from dataset.augment import make_augmentation
+from dataset.device_feed import device_batches, stays_on_device
 from dataset.puzzle_dataset import PuzzleSplit, TrainBatches
+from evaluators.answers import HaltRule
 from evaluators.evaluation import (
     Evaluator,
     check_save_outputs,
@@ -43,7 +44,15 @@ from utils.config import PretrainConfig, plain, read_yaml, validate, write_yaml
 from utils.data_record import FILE as DATA_RECORD
 from utils.data_record import check_same_data, same_puzzles, write_data_record
 from utils.device import choose_compile, choose_device, choose_dtype
-from utils.distributed import Ranks, barrier, broadcast_module, broadcast_object, launched_ranks, process_group
+from utils.distributed import (
+    Ranks,
+    barrier,
+    broadcast_module,
+    broadcast_object,
+    errors_of_rank_0,
+    launched_ranks,
+    process_group,
+)
 from utils.errors import UserError
 from utils.hydra import hydra_main
 from utils.logging import RunLog, choose_wandb_mode
@@ -78,8 +87,9 @@ def train(config: PretrainConfig) -> None:
         if ranks.is_main:
             build_missing_data(config)
         barrier()
-        train_split = PuzzleSplit(config.data_paths, "train")
-        test_split = open_test_split(config, train_split, say)
+        with errors_of_rank_0():  # which alone reads all tokens to check them
+            train_split = PuzzleSplit(config.data_paths, "train", check_tokens=ranks.is_main)
+            test_split = open_test_split(config, train_split, ranks)
         metadata = train_split.metadata
         augmentation = None
         if config.augmentation is not None:
@@ -117,34 +127,29 @@ def train(config: PretrainConfig) -> None:
             state.compile()
         head.train()
 
+        resident, resident_reason = stays_on_device(config.data_on_device, batches, device)
         wandb_mode, wandb_reason = choose_wandb_mode(config.wandb_mode)
         say(f"run: {plan.folder} ({plan.note})")
         say(f"device: {device} ({device_reason}); dtype: {config.arch.own_keys['forward_dtype']} ({dtype_reason})")
         say(f"compiled: {'yes' if compiles else 'no'} ({compile_reason})")
         say(f"W&B: {wandb_mode} ({wandb_reason})")
+        say(f"training data: {'on the device' if resident else 'loaded step by step'} ({resident_reason})")
         say(f"model: {sum(p.numel() for p in head.parameters()):,} parameters; steps: {state.step} -> {last_step}")
         log = open_log(config, plan, train_split, state.step + 1, last_step, wandb_mode) if ranks.is_main else None
 
         # -- the loop: step, evaluate, log, save
         workers = config.num_workers if config.num_workers is not None else int(device.type == "cuda")
         steps = range(state.step + 1, last_step + 1)
-        loader = DataLoader(
-            batches,  # pyright: ignore[reportArgumentType]  # a map-style data set: batches by step
-            sampler=steps,
-            batch_size=None,
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-        )
+        feed = device_batches(batches, steps, device, resident, workers)
         metrics: dict[str, float] = {}
         # A step is read when the next one is under way, so that the device never waits for the host.
         unread: list[tuple[int, StepMetrics]] = []
         lag = int(device.type != "cpu")
         timer = StepTimer({"examples": config.global_batch_size}, step_flops, device)
         try:
-            for step, batch in zip(steps, loader, strict=True):
+            for step, batch in zip(steps, feed, strict=True):
                 timer.data_ready()
-                on_device = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-                unread.append((step, state.launch_step(on_device)))
+                unread.append((step, state.launch_step(batch)))
                 evaluates = step in eval_steps or step == last_step
                 saves = (
                     step == last_step
@@ -223,15 +228,15 @@ def _build_command(path: str) -> str:
     return f"python -m dataset.build_sudoku_dataset --output-dir {path}  (or another dataset.build_*)"
 
 
-def open_test_split(config: PretrainConfig, train_split: PuzzleSplit, say=print) -> PuzzleSplit | None:
+def open_test_split(config: PretrainConfig, train_split: PuzzleSplit, ranks: Ranks) -> PuzzleSplit | None:
     """The data to evaluate on: data_paths_test, else the test splits of data_paths, else None."""
     paths = config.data_paths_test
     if not paths:
         paths = [path for path in config.data_paths if (Path(path) / "test").exists()]
         for path in config.data_paths:
             if path not in paths:
-                say(f"note: {path} has no test split, so there is no evaluation on it")
-    return PuzzleSplit(paths, "test", like=train_split) if paths else None
+                ranks.say(f"note: {path} has no test split, so there is no evaluation on it")
+    return PuzzleSplit(paths, "test", like=train_split, check_tokens=ranks.is_main) if paths else None
 
 
 def plan_steps(config: PretrainConfig, split: PuzzleSplit) -> tuple[int, set[int]]:
@@ -331,6 +336,7 @@ def evaluate(
     folder: Path,
 ) -> dict[str, float]:
     """Metrics `{set}/{name}` of the averages (when they are on) on the test data."""
+    halting = HaltRule(config.eval_halt_threshold, config.eval_halt_unchanged) if config.eval_early_halting else None
     with state.averaged():
         results = evaluate_split(
             state.head,
@@ -338,8 +344,10 @@ def evaluate(
             config.evaluators,
             device=device,
             ranks=state.ranks,
-            global_batch_size=config.global_batch_size,
+            global_batch_size=config.eval_batch_size or config.global_batch_size,
             max_examples=config.eval_max_examples,
+            halting=halting,
+            fixed_sizes=state.head.model.compiled,
             save_outputs=config.eval_save_outputs,
             save_path=evaluation_folder(folder, state.step),
             made=evaluators,

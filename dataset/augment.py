@@ -1,29 +1,43 @@
 """Symmetries of a task, drawn fresh for every example: for the builders, and for training batches on the fly.
 
-Drawing and applying are apart. Row i of the draws depends on the generator, n and i alone, so each rank of a
-distributed run draws for the global batch and applies its own rows.
+All of it is batched tensor operations on the device of the tokens. What is drawn for row i is a pure function of the
+seed and i, so each rank of a distributed run draws its own rows of the global batch, and every device draws the same.
 """
 
 from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from dataset.maze import PAD, grid_of, label_mazes, transformed_cells
+from dataset.counter_random import random_words
+from dataset.maze import PAD, goal_remainders, grid_of, transformed_cells
+from dataset.maze_paths import mark_paths
 from dataset.sudoku import TOKEN_OFFSET, Box, box_of
 from utils.errors import UserError, did_you_mean
 
-Draws = Mapping[str, np.ndarray]
+Draws = Mapping[str, Tensor]
 
 
 class Augmentation(Protocol):
     """Random symmetries of the examples of a data set."""
 
-    def draw(self, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
-        """Uniform draws for n examples; every array has n rows."""
+    prepares: bool  # whether `prepare` finds anything
+
+    def prepare(self, inputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """What `apply` needs of each example that no symmetry changes, found once: uint8 [n, seq_len]; or None.
+
+        Raises:
+            ValueError: an example is not one of the task.
+        """
         ...
 
-    def apply(self, inputs: np.ndarray, labels: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, seed: int, rows: Tensor) -> dict[str, Tensor]:
+        """Uniform draws for the rows int64 [n] of the stream `seed` (int64); every tensor has n rows."""
+        ...
+
+    def apply(self, inputs: Tensor, labels: Tensor, prepared: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
         """New inputs and labels, both [n, seq_len]; row i is transformed as row i of the draws says.
 
         Padding tokens and ignored labels (0 and any negative value) stay what they are.
@@ -52,31 +66,35 @@ class SudokuAugmentation:
     The transpose is left out where boxes are not square. Every symmetry is drawn with the same probability.
     """
 
+    prepares = False
+
     def __init__(self, box: Box):
         self.box = box
 
-    def draw(self, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    def prepare(self, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """There is nothing to prepare."""
+
+    def draw(self, seed: int, rows: Tensor) -> dict[str, Tensor]:
         """digits [n, side] (image of value v at v - 1), rows and columns [n, side] (source lines), transpose [n]."""
         box = self.box
-        draws = {
-            "digits": _orders(rng, n, box.side) + 1,
-            "rows": _line_orders(rng, n, box.rows, box.side // box.rows),
-            "columns": _line_orders(rng, n, box.cols, box.side // box.cols),
-            "transpose": rng.random(n) < 0.5,
+        bands, stacks = box.side // box.rows, box.side // box.cols
+        sizes = [box.side, bands, box.side, stacks, box.side, 1]
+        digits, band, row, stack, column, coin = random_words(seed, rows, sum(sizes)).split(sizes, dim=1)
+        return {
+            "digits": _orders(digits) + 1,
+            "rows": _line_orders(band, row),
+            "columns": _line_orders(stack, column),
+            "transpose": (coin[:, 0] & 1).bool() & box.is_square,
         }
-        if not box.is_square:
-            draws["transpose"][:] = False
-        return draws
 
-    def apply(self, inputs: np.ndarray, labels: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+    def apply(self, inputs: Tensor, labels: Tensor, prepared: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
         """See `Augmentation.apply`."""
         side, n = self.box.side, len(inputs)
         rows, columns = draws["rows"][:, :, None], draws["columns"][:, None, :]
         turned = draws["transpose"][:, None, None]
-        source = np.where(turned, columns * side + rows, rows * side + columns).reshape(n, -1)
-        renamed = np.empty((n, self.box.vocab_size), np.int64)
-        renamed[:, : TOKEN_OFFSET + 1] = np.arange(TOKEN_OFFSET + 1)  # padding and blanks
-        renamed[:, TOKEN_OFFSET + 1 :] = draws["digits"] + TOKEN_OFFSET
+        source = torch.where(turned, columns * side + rows, rows * side + columns).view(n, -1)
+        same = torch.arange(TOKEN_OFFSET + 1, device=inputs.device).expand(n, -1)  # padding and blanks
+        renamed = torch.cat((same, draws["digits"] + TOKEN_OFFSET), dim=1)
         return _moved(inputs, source, renamed), _moved(labels, source, renamed)
 
 
@@ -87,37 +105,54 @@ class MazeAugmentation:
     the order of directions (see `dataset.maze`).
     """
 
+    prepares = True
+
     def __init__(self, height: int, width: int):
         self.height, self.width = height, width
-        self._cells = transformed_cells(height, width)
+        self._cells = torch.from_numpy(transformed_cells(height, width))
 
-    def draw(self, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
-        """transform [n], positions in `dataset.maze.transforms_of`."""
-        return {"transform": rng.integers(len(self._cells), size=n)}
-
-    def apply(self, inputs: np.ndarray, labels: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-        """See `Augmentation.apply`. Labels of rows without a maze or without any label stay what they are."""
-        inputs = np.take_along_axis(inputs, self._cells[draws["transform"]], axis=1)
-        labels = labels.copy()
+    def prepare(self, inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Remainders of the distances to G, see `dataset.maze.goal_remainders`; 255 where there is nothing to label."""
         labelled = (inputs != PAD).any(axis=1) & (labels > PAD).any(axis=1)
+        found = np.full(inputs.shape, 255, np.uint8)
         mazes = inputs[labelled].reshape(-1, self.height, self.width)
-        labels[labelled] = label_mazes(mazes).reshape(len(mazes), -1)
-        return inputs, labels
+        found[labelled] = goal_remainders(mazes).reshape(len(mazes), -1)
+        return found
+
+    def draw(self, seed: int, rows: Tensor) -> dict[str, Tensor]:
+        """transform [n], positions in `dataset.maze.transforms_of`."""
+        return {"transform": random_words(seed, rows, 1)[:, 0] % len(self._cells)}
+
+    def apply(self, inputs: Tensor, labels: Tensor, prepared: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
+        """See `Augmentation.apply`. Labels of rows without a maze or without any label stay what they are."""
+        assert prepared is not None
+        self._cells = self._cells.to(inputs.device)
+        source = self._cells[draws["transform"]]
+        inputs, remainders = inputs.gather(1, source), prepared.gather(1, source)
+        grid = (len(inputs), self.height, self.width)
+        paths = mark_paths(inputs.view(grid), remainders.view(grid)).flatten(1)
+        labelled = (inputs != PAD).any(1) & (labels > PAD).any(1)
+        return inputs, torch.where(labelled[:, None], paths.to(labels.dtype), labels)
 
 
-def _moved(tokens: np.ndarray, source: np.ndarray, renamed: np.ndarray) -> np.ndarray:
+def _moved(tokens: Tensor, source: Tensor, renamed: Tensor) -> Tensor:
     """Tokens [n, seq_len] taken from `source` [n, seq_len], then replaced by `renamed` [n, vocab] where positive."""
-    moved = np.take_along_axis(tokens, source, axis=1)
-    return np.where(moved > 0, np.take_along_axis(renamed, moved.clip(0), axis=1), moved).astype(tokens.dtype)
+    moved = tokens.gather(1, source)
+    return torch.where(moved > 0, renamed.gather(1, moved.clamp_min(0).long()).to(moved.dtype), moved)
 
 
-def _orders(rng: np.random.Generator, n: int, length: int) -> np.ndarray:
-    """n uniform orders of 0..length-1: int64 [n, length]."""
-    return np.argsort(rng.random((n, length)), axis=1)
+def _orders(words: Tensor) -> Tensor:
+    """Uniform orders of 0..k-1 from random words [n, k]: int64 [n, k]."""
+    return words.argsort(dim=1, stable=True)  # stable, so that even equal words give one order everywhere
 
 
-def _line_orders(rng: np.random.Generator, n: int, lines: int, groups: int) -> np.ndarray:
-    """n uniform orders [n, groups * lines] of lines, groups of `lines` kept together."""
-    outer = _orders(rng, n, groups)[:, :, None]
-    inner = np.argsort(rng.random((n, groups, lines)), axis=2)
-    return (outer * lines + inner).reshape(n, -1)
+def _line_orders(groups: Tensor, lines: Tensor) -> Tensor:
+    """Uniform orders of lines that keep groups of lines together: int64 [n, lines].
+
+    Args:
+        groups: random words [n, groups].
+        lines: random words [n, lines], a multiple of the groups.
+    """
+    n, count = groups.shape
+    inner = lines.view(n, count, -1).argsort(dim=2, stable=True)
+    return (_orders(groups)[:, :, None] * inner.shape[2] + inner).view(n, -1)

@@ -16,11 +16,13 @@ if __package__ in (None, ""):  # run by path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import torch
 import tyro
 from pydantic import BaseModel
 from tqdm import tqdm
 
 from dataset.augment import SudokuAugmentation
+from dataset.counter_random import seed_of
 from dataset.question_answer import (
     Split,
     check_at_least,
@@ -36,6 +38,7 @@ from dataset.sudoku import TOKEN_OFFSET, Box, canonical_keys, generate_puzzles, 
 from utils.errors import UserError, exit_on_user_error
 
 _PUZZLES_AT_ONCE = 1 << 14  # augmented together, to bound memory
+_AUGMENTATION = 5  # what the random stream is for; training uses 1 to 4
 
 
 class Config(BaseModel, extra="forbid"):
@@ -79,7 +82,7 @@ def build(config: Config) -> None:
     sizes = {name: getattr(config, name) for name in ("subsample_size", "test_subsample_size", "generate", "test_size")}
     check_at_least(1, **sizes)
     box = parse_box(config.box)
-    generate_rng, train_rng, test_rng, augment_rng = np.random.default_rng(config.seed).spawn(4)
+    generate_rng, train_rng, test_rng = np.random.default_rng(config.seed).spawn(3)
     if config.generate is None:
         refuse_changed(
             config, ("test_size", "min_clues", "max_clues"), "only with --generate; add that, or leave this out"
@@ -99,7 +102,7 @@ def build(config: Config) -> None:
         chosen_test = subsample(len(test[0]), config.test_subsample_size, test_rng)
 
         questions, answers = (boards[chosen] + TOKEN_OFFSET for boards in train)
-        inputs, labels = _augmented(questions, answers, box, config.num_aug, augment_rng)
+        inputs, labels = _augmented(questions, answers, box, config.num_aug, seed_of(config.seed, _AUGMENTATION))
         group_sizes = np.full(len(chosen), 1 + config.num_aug)
         write_question_answers(root / "train", inputs, labels, group_sizes, box.vocab_size, "sudoku")
         test_inputs, test_labels = (boards[chosen_test] + TOKEN_OFFSET for boards in test)
@@ -148,18 +151,19 @@ def _keys(puzzles: np.ndarray, box: Box) -> list[bytes]:
 
 
 def _augmented(
-    inputs: np.ndarray, labels: np.ndarray, box: Box, num_aug: int, rng: np.random.Generator
+    inputs: np.ndarray, labels: np.ndarray, box: Box, num_aug: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each example [n, cells] followed by its `num_aug` augmented copies: [n * (1 + num_aug), cells]."""
     augmentation = SudokuAugmentation(box)
-    inputs, labels = (np.repeat(tokens, 1 + num_aug, axis=0) for tokens in (inputs, labels))
-    copies = np.flatnonzero(np.arange(len(inputs)) % (1 + num_aug))
+    questions, answers = (torch.from_numpy(np.repeat(tokens, 1 + num_aug, axis=0)) for tokens in (inputs, labels))
+    copies = torch.arange(len(questions))
+    copies = copies[copies % (1 + num_aug) > 0]
     starts = range(0, len(copies), _PUZZLES_AT_ONCE)
     for start in tqdm(starts, desc="augment", delay=1, leave=False, disable=None):
         rows = copies[start : start + _PUZZLES_AT_ONCE]
-        draws = augmentation.draw(rng, len(rows))
-        inputs[rows], labels[rows] = augmentation.apply(inputs[rows], labels[rows], draws)
-    return inputs, labels
+        draws = augmentation.draw(seed, rows)
+        questions[rows], answers[rows] = augmentation.apply(questions[rows], answers[rows], None, draws)
+    return questions.numpy(), answers.numpy()
 
 
 def main() -> None:

@@ -120,22 +120,31 @@ def label_mazes(inputs: np.ndarray) -> np.ndarray:
     """
     if not len(inputs):
         return inputs.copy()
-    for token, name in ((START, "S"), (GOAL, "G")):
-        if (np.count_nonzero(inputs == token, axis=(1, 2)) != 1).any():
-            raise ValueError(f"every maze must have one {name}")
     mazes = np.pad(inputs, ((0, 0), (1, 1), (1, 1)))  # so that no move leaves the array
     remainders, distances = _distances_to_goal(mazes)
-    if (distances < 0).any():
-        raise ValueError(f"maze {int(np.argmin(distances))} has no way from S to G")
     _walk(mazes, remainders, distances)
     return np.ascontiguousarray(mazes[:, 1:-1, 1:-1])
 
 
+def goal_remainders(mazes: np.ndarray) -> np.ndarray:
+    """The moves from each cell to G modulo 4: uint8 [n, height, width].
+
+    It is 255 where G is out of reach, and may be where a cell is farther from G than S is.
+
+    Raises:
+        ValueError: a maze has no way from S to G, or not one S and one G each.
+    """
+    return _distances_to_goal(mazes)[0]
+
+
 def _distances_to_goal(mazes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each cell's distance to G modulo 4 (uint8 [n, height, width], 255 where G is out of reach), and that of S [n].
+    """`goal_remainders`, and the moves from S to G [n].
 
     Neighbours are one move nearer or farther, so two bits tell them apart, and two bit planes hold the whole field.
     """
+    for token, name in ((START, "S"), (GOAL, "G")):
+        if (np.count_nonzero(mazes == token, axis=(1, 2)) != 1).any():
+            raise ValueError(f"every maze must have one {name}")
     start = _packed(mazes == START)
     distances = np.full(len(mazes), -1)
     reached = low = high = np.zeros_like(start)
@@ -148,6 +157,8 @@ def _distances_to_goal(mazes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         distances[(layer & start).any(axis=(1, 2))] = distance
         if (distances >= 0).all():
             break
+    if (distances < 0).any():
+        raise ValueError(f"maze {int(np.argmin(distances))} has no way from S to G")
     width = mazes.shape[2]
     remainders = _unpacked(low, width) + 2 * _unpacked(high, width).astype(np.uint8)
     remainders[~_unpacked(reached, width)] = 255

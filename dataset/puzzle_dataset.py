@@ -1,6 +1,7 @@
 """Batches of puzzles, as pure functions of (seed, step, rank): there is no loader state to save.
 
-`TrainBatches` and `EvalBatches` are map-style data sets whose items are whole batches of numpy arrays:
+`TrainBatches` and `EvalBatches` are map-style data sets whose items are whole batches of numpy arrays (`device_feed`
+brings them to a device):
 
     inputs              int32 [batch, seq_len]
     labels              int32 [batch, seq_len], IGNORE_LABEL_ID where nothing is asked
@@ -15,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from dataset.augment import Augmentation
+from dataset.counter_random import seed_of
 from dataset.shards import (
     BLANK_IDENTIFIER,
     PuzzleDatasetMetadata,
@@ -54,13 +58,16 @@ class PuzzleSplit:
         UserError: a data set is missing or broken, or they do not fit together.
     """
 
-    def __init__(self, roots: Sequence[str | Path], split: str, like: "PuzzleSplit | None" = None):
+    def __init__(
+        self, roots: Sequence[str | Path], split: str, like: "PuzzleSplit | None" = None, check_tokens: bool = True
+    ):
         """Open `split` of `roots`.
 
         Args:
             roots: data set folders.
             split: "train" or "test".
             like: take the table ids of that split instead of assigning new ones, by folder or else by name.
+            check_tokens: read all tokens to see that they are in the vocabulary; one of several processes is enough.
         """
         if not roots:
             raise UserError("data_paths is empty: give at least one data set folder, for example data_paths=[data/x].")
@@ -74,7 +81,7 @@ class PuzzleSplit:
                 self.num_puzzle_identifiers += len(table_ids) - 1
             else:
                 table_ids = like._ids_for(root, metadata)
-            shards = tuple(load_shard(root, split, name, metadata) for name in metadata.sets)
+            shards = tuple(load_shard(root, split, name, metadata, check_tokens) for name in metadata.sets)
             self.sources.append(Source(root, metadata, shards, table_ids))
         first = (like or self).sources[0]
         for source in self.sources:
@@ -158,17 +165,17 @@ class TrainBatches:
         local = global_batch_size // world_size
         self.rows = slice(rank * local, (rank + 1) * local)
 
-        self._shards = [(shard, source) for source in split.sources for shard in source.shards]
-        sizes = [np.diff(shard.puzzle_indices) for shard, _ in self._shards]
+        self.shards = [(shard, source) for source in split.sources for shard in source.shards]
+        sizes = [np.diff(shard.puzzle_indices) for shard, _ in self.shards]
         self._sizes = np.concatenate(sizes).astype(np.int64)
         self._starts = np.concatenate(([0], np.cumsum(self._sizes)))
-        self._shard_ends = np.cumsum([len(shard.inputs) for shard, _ in self._shards])
+        self._shard_ends = np.cumsum([len(shard.inputs) for shard, _ in self.shards])
         # groups as ranges of puzzles, over all shards
         offsets = np.cumsum([0] + [len(size) for size in sizes])
         self._group_first = np.concatenate(
-            [s.group_indices[:-1] + o for (s, _), o in zip(self._shards, offsets, strict=False)]
+            [s.group_indices[:-1] + o for (s, _), o in zip(self.shards, offsets, strict=False)]
         )
-        self._group_count = np.concatenate([np.diff(s.group_indices) for s, _ in self._shards])
+        self._group_count = np.concatenate([np.diff(s.group_indices) for s, _ in self.shards])
         if len(self._group_count) == 0 or self._group_count.min() < 1 or self._sizes.min() < 1:
             raise UserError(
                 f"{[str(s.root) for s in split.sources]}: split {split.split!r} has no groups, or a group or puzzle "
@@ -184,15 +191,33 @@ class TrainBatches:
 
     def __getitem__(self, step: int) -> Batch:
         """This rank's rows of the batch of `step` >= 1."""
-        examples = self._examples(step)[self.rows]
-        batch = self._load(examples)
+        batch = self._load(self.examples(step))
         if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, _AUGMENTATION, step))
-            # drawn for the global batch, so that a row's augmentation does not depend on the number of ranks
-            draws = self.augmentation.draw(rng, self.global_batch_size)
-            mine = {name: values[self.rows] for name, values in draws.items()}
-            batch["inputs"], batch["labels"] = self.augmentation.apply(batch["inputs"], batch["labels"], mine)
+            inputs, labels = batch["inputs"], batch["labels"]
+            found = self.augmentation.prepare(inputs, labels)
+            prepared = None if found is None else torch.from_numpy(found)
+            new = self.augmented(step, torch.from_numpy(inputs), torch.from_numpy(labels), prepared)
+            batch["inputs"], batch["labels"] = (tokens.numpy() for tokens in new)
         return batch
+
+    def examples(self, step: int) -> np.ndarray:
+        """The examples of this rank's rows of the batch of `step`: int64 [rows], counted through all shards."""
+        return self._examples(step)[self.rows]
+
+    def augmented(self, step: int, inputs: Tensor, labels: Tensor, prepared: Tensor | None) -> tuple[Tensor, Tensor]:
+        """This rank's rows of the batch of `step` as they are to be trained on, on the device where they are.
+
+        Args:
+            step: of the batch.
+            inputs, labels: tokens [rows, seq_len] of `examples(step)`.
+            prepared: what the augmentation's `prepare` found for them.
+        """
+        if self.augmentation is None:
+            return inputs, labels
+        # by their place in the global batch, so that a row's augmentation does not depend on the number of ranks
+        rows = torch.arange(self.rows.start, self.rows.stop, device=inputs.device)
+        draws = self.augmentation.draw(seed_of(self.seed, _AUGMENTATION, step), rows)
+        return self.augmentation.apply(inputs, labels, prepared, draws)
 
     def _examples(self, step: int) -> np.ndarray:
         """Examples of the global batch of `step`, int64 [global_batch_size]."""
@@ -247,7 +272,7 @@ class TrainBatches:
         shard_of = np.searchsorted(self._shard_ends, examples, side="right")
         batch: Batch = {}
         for index in np.unique(shard_of):
-            shard, source = self._shards[index]
+            shard, source = self.shards[index]
             rows = np.flatnonzero(shard_of == index)
             before = self._shard_ends[index - 1] if index else 0
             part = _gather(shard, source, examples[rows] - before)

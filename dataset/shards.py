@@ -167,14 +167,16 @@ def load_identifiers(root: Path | str) -> list[str] | None:
     return names
 
 
-def load_shard(root: Path | str, split: str, set_name: str, metadata: PuzzleDatasetMetadata) -> Shard:
-    """Memory-map one set and check it against its metadata.
+def load_shard(
+    root: Path | str, split: str, set_name: str, metadata: PuzzleDatasetMetadata, check_tokens: bool = True
+) -> Shard:
+    """Memory-map one set and check it against its metadata; the tokens, which have to be read, with `check_tokens`.
 
     Raises:
         UserError: a file is missing, truncated, of another shape, or holds values out of range; names the file.
     """
     shard = _open_shard(Path(root) / split, set_name)
-    _check(shard, metadata)
+    _check(shard, metadata, check_tokens)
     return shard
 
 
@@ -193,7 +195,7 @@ def _open_shard(folder: Path, set_name: str) -> Shard:
     return Shard(name=set_name, folder=folder, **arrays)
 
 
-def _check(shard: Shard, metadata: PuzzleDatasetMetadata) -> None:
+def _check(shard: Shard, metadata: PuzzleDatasetMetadata, check_tokens: bool) -> None:
     arrays: dict[str, np.ndarray] = {name: getattr(shard, name) for name in ARRAYS}
 
     def broken(name: str, what: str) -> UserError:
@@ -227,7 +229,7 @@ def _check(shard: Shard, metadata: PuzzleDatasetMetadata) -> None:
         raise broken(
             "puzzle_identifiers", f"ids {identifiers.min()}..{identifiers.max()}, dataset.json allows 0..{last}"
         )
-    for name in ("inputs", "labels"):
+    for name in ("inputs", "labels") if check_tokens else ():
         low, high = _value_range(arrays[name], skip=IGNORE_LABEL_ID if name == "labels" else None)
         if low < 0 or high >= metadata.vocab_size:
             raise broken(name, f"tokens {low}..{high} out of the vocabulary 0..{metadata.vocab_size - 1}")

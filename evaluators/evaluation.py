@@ -1,4 +1,4 @@
-"""Evaluation: run every example for all its ACT steps, score the answers, feed the evaluators."""
+"""Evaluation: answer every example, score the answers, feed the evaluators."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset.puzzle_dataset import EvalBatches, PuzzleSplit, Source
+from dataset.puzzle_dataset import Batch, EvalBatches, PuzzleSplit, Source
 from dataset.shards import PuzzleDatasetMetadata, task_of
+from evaluators.answers import MODEL_INPUTS, PREDICTIONS, HaltRule, answer_batches
 from models.losses import ACTLossHead, Score
 from utils.config import EvaluatorConfig
 from utils.distributed import Ranks, sum_over_ranks
@@ -20,9 +21,7 @@ from utils.errors import UserError
 from utils.functions import load_model_class
 from utils.visualise import Solving, in_terminal, save_png
 
-MODEL_INPUTS = ("inputs", "labels", "puzzle_identifiers")
 BATCH_OUTPUTS = (*MODEL_INPUTS, "example_index")
-PREDICTIONS = ("preds", "logits", "q_halt_logits", "q_continue_logits", "steps")
 
 
 class Evaluator(Protocol):
@@ -84,7 +83,8 @@ def evaluate_split(
     global_batch_size: int,
     max_examples: int | None = None,
     seed: int = 0,
-    early_halting: bool = False,
+    halting: HaltRule | None = None,
+    fixed_sizes: bool = False,
     save_outputs: Sequence[str] = (),
     save_path: Path | None = None,
     made: dict[Path, list[Evaluator]] | None = None,
@@ -98,7 +98,8 @@ def evaluate_split(
         device, ranks: where this process computes, and its share.
         global_batch_size: examples at once, over all ranks.
         max_examples, seed: evaluate a random subset of each set, drawn with this seed.
-        early_halting: let an example leave once it wants to halt, and compute only the others further.
+        halting: when an example leaves and another takes its place; None: every example makes all its steps.
+        fixed_sizes: keep to few batch sizes, for a compiled model.
         save_outputs: names of batch and model tensors to save under `save_path`.
         save_path: folder for those and for what evaluators write.
         made: evaluators kept between calls (for those that add up over evaluations).
@@ -116,7 +117,7 @@ def evaluate_split(
             name = f"{label}/{shard.name}" if label else shard.name
             folder = save_path / label if save_path is not None else None
             results[name] = evaluate_set(
-                head, batches, made[source.root], device, ranks, early_halting, save_outputs, folder, name
+                head, batches, made[source.root], device, ranks, halting, fixed_sizes, save_outputs, folder, name
             )
     return results
 
@@ -135,7 +136,8 @@ def evaluate_set(
     evaluators: Sequence[Evaluator],
     device: torch.device,
     ranks: Ranks,
-    early_halting: bool = False,
+    halting: HaltRule | None = None,
+    fixed_sizes: bool = False,
     save_outputs: Sequence[str] = (),
     save_path: Path | None = None,
     name: str = "all",
@@ -150,12 +152,12 @@ def evaluate_set(
     for evaluator in evaluators:
         evaluator.begin_eval()
     with torch.inference_mode():
-        bar = tqdm(batches, desc=f"evaluate {name}", disable=None if ranks.is_main else True, leave=False)
-        for arrays in bar:
-            if len(arrays["inputs"]) == 0:
-                continue  # the last batch has nothing for this rank
-            batch = {key: torch.from_numpy(values).to(device) for key, values in arrays.items()}
-            answers = answer_batch(head, batch, max_steps, early_halting, keep_logits="logits" in wanted)
+        # the last batch may have nothing for this rank
+        on_device = (_to_device(arrays, device) for arrays in batches if len(arrays["inputs"]))
+        slots = batches.rows.stop - batches.rows.start
+        answered = answer_batches(head, on_device, slots, halting, "logits" in wanted, fixed_sizes)
+        hidden = None if ranks.is_main else True
+        for batch, answers in tqdm(answered, f"evaluate {name}", len(batches), disable=hidden, leave=False):
             _add(sums, answers.sums)
             # evaluators know the data set's own puzzle ids, not the rows of the embedding table
             batch["puzzle_identifiers"] = batch.pop("own_identifiers")
@@ -188,71 +190,6 @@ def evaluate_set(
         accuracy_after_step=after["accuracy"],
         task_metrics=task_metrics,
     )
-
-
-@dataclass
-class Answers:
-    """The final answers to a batch, and sums of their scores."""
-
-    predictions: dict[str, Tensor]  # preds [batch, seq], q_halt_logits, q_continue_logits, steps [batch] (, logits)
-    sums: dict[str, Tensor]
-
-
-def answer_batch(
-    head: ACTLossHead, batch: dict[str, Tensor], max_steps: int, early_halting: bool, keep_logits: bool = False
-) -> Answers:
-    """Run the examples of a batch to their end.
-
-    With `early_halting` an example that wants to halt leaves and keeps its answer; only the rest is computed on.
-    Rows without labels count nowhere except in q_halt_loss, which takes them as right.
-    """
-    rows = len(batch["inputs"])
-    data = {key: batch[key] for key in MODEL_INPUTS}
-    active = torch.arange(rows, device=batch["inputs"].device)
-    carry = head.initial_carry(data)
-    answer: dict[str, Tensor] = {}  # of each row, overwritten step by step while the row is active
-    sums: dict[str, Tensor] = {}
-    for step in range(max_steps):
-        if len(active):
-            carry, outputs = head.model(carry, data)
-            score = Score(outputs["logits"].argmax(-1), outputs["q_halt_logits"], data["labels"])
-            lm_loss, q_halt_loss = head.example_losses(outputs, data["labels"], score)
-            now = {
-                "preds": score.preds,
-                "q_halt_logits": outputs["q_halt_logits"],
-                "q_continue_logits": outputs["q_continue_logits"],
-                "steps": carry.steps,
-                "exact": score.exact & score.labelled,
-                "accuracy": score.accuracy,
-                "q_halt_right": score.q_halt_right & score.labelled,
-                "labelled": score.labelled,
-                "lm_loss": lm_loss,
-                "q_halt_loss": q_halt_loss,
-            }
-            if keep_logits:
-                now["logits"] = outputs["logits"]
-            for key, values in now.items():
-                if key not in answer:
-                    answer[key] = values.new_empty(rows, *values.shape[1:])
-                answer[key][active] = values
-            finished = carry.halted | (head.model.wants_to_halt(outputs) if early_halting else False)
-            if early_halting or head.model.inner.halts_early(training=False):
-                going = (~finished).nonzero().squeeze(-1)
-                active, carry = active[going], carry.map(lambda x, going=going: x[going])
-                data = {key: values[going] for key, values in data.items()}
-        sums[f"exact/{step}"] = answer["exact"].sum()
-        sums[f"accuracy/{step}"] = answer["accuracy"].sum()
-    sums |= {
-        "count": answer["labelled"].sum(),
-        "examples": torch.tensor(rows, device=answer["labelled"].device),
-        "accuracy": answer["accuracy"].sum(),
-        "exact_accuracy": answer["exact"].sum(),
-        "q_halt_accuracy": answer["q_halt_right"].sum(),
-        "steps": answer["steps"].where(answer["labelled"], 0).sum(),
-        "lm_loss": answer["lm_loss"].sum(),
-        "q_halt_loss": answer["q_halt_loss"].sum(),
-    }
-    return Answers({key: answer[key] for key in PREDICTIONS if key in answer}, sums)
 
 
 def solve_example(
@@ -306,6 +243,10 @@ def picture_example(
         return None
     save_png(solving, path)
     return f"\n{in_terminal(solving, color=sys.stdout.isatty())}\n\npicture: {path}"
+
+
+def _to_device(arrays: Batch, device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
 
 
 def _sum_names(max_steps: int) -> Iterable[str]:

@@ -5,6 +5,7 @@ example, so slots stand at different steps. (HRM paper, arXiv 2506.21734, "Adapt
 arXiv 2510.04871, section 4.6.)
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -61,6 +62,7 @@ class ACTModel(nn.Module):
         super().__init__()
         self.config: ReasonerConfig = self.inner_class.config_class(**config)
         self.inner = self.inner_class(self.config)
+        self.compiled = False
         self.eval_max_steps: int | None = None  # steps of an example in evaluation, where not as in training
 
     @property
@@ -79,6 +81,7 @@ class ACTModel(nn.Module):
         The blocks and not the whole recursion: all have one code and one shape, so it is compiled once with gradient
         and once without, in seconds.
         """
+        self.compiled = True
         for module in self.inner.modules():
             if isinstance(module, Block):
                 module.compile(dynamic=False)
@@ -133,9 +136,18 @@ class ACTModel(nn.Module):
                 outputs["target_q_continue"] = best.sigmoid()
         return Carry(states, steps, halted, data), outputs
 
-    def wants_to_halt(self, outputs: Mapping[str, Tensor]) -> Tensor:
-        """Whether the halting head would stop here, bool [batch]."""
-        return outputs["q_halt_logits"] > (outputs["q_continue_logits"] if self.inner.compares_continue else 0)
+    def wants_to_halt(self, outputs: Mapping[str, Tensor], threshold: float = 0.5) -> Tensor:
+        """Whether the halting head would stop here, bool [batch].
+
+        Args:
+            outputs: of `forward`.
+            threshold: probability, 0 to below 1, that it must exceed: the sigmoid of q_halt, or of
+                q_halt - q_continue where there is a continue head.
+        """
+        margin = outputs["q_halt_logits"]
+        if self.inner.compares_continue:
+            margin = margin - outputs["q_continue_logits"]
+        return margin > (math.log(threshold / (1 - threshold)) if threshold else -math.inf)
 
     def _min_steps(self, steps: Tensor, given: Tensor | None) -> Tensor:
         if given is None:

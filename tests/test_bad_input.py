@@ -57,6 +57,9 @@ def refused(program: str, args: list[str], *parts: str) -> None:
         ("augmentation=rotate", ["rotate", "sudoku"]),
         ("optimizer=adam_atan2_cuda", ["adam_atan2_cuda", "optimizer=adam_atan2"]),
         ("optimizer=sgd", ["optimizer='sgd'", "adamw"]),
+        ("data_on_device=gpu", ["data_on_device='gpu'", "auto"]),
+        ("eval_halt_threshold=1", ["eval_halt_threshold=1", "less than 1"]),
+        ("eval_batch_size=0", ["eval_batch_size=0", "greater than or equal to 1"]),
         ("wandb_mode=sometimes", ["wandb_mode='sometimes'", "offline"]),
     ],
 )  # fmt: skip
@@ -93,6 +96,11 @@ def test_labels_out_of_vocabulary(data: Path, tmp_path: Path):
     content[-1] = 9
     file.write_bytes(content)
     refused("pretrain", tiny(broken, tmp_path / "run"), str(file), "9 out of the vocabulary 0..5")
+    # of several processes one reads the tokens, and all end with what it found
+    output, status = start_process(command("pretrain.py", tiny(broken, tmp_path / "run"), processes=2), tmp_path)
+    assert status != 0
+    assert output.count("9 out of the vocabulary 0..5") == 2
+    assert "connection" not in output.lower()
 
 
 def test_checkpoint_of_another_architecture(data: Path, trained: Path, tmp_path: Path):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.paths import SHARED
-from tests.runs import start, tiny, write_sudoku
+from tests.runs import arguments, start, tiny, write_sudoku
 
 PUBLISHED = SHARED / "oracles" / "published_checkpoint"
 
@@ -36,3 +37,32 @@ def test_evaluation_of_a_run_repeats_its_last_metrics(tmp_path: Path):
     assert {f"all/{key}": value for key, value in result["metrics"].items()} == pytest.approx(
         {key: value for key, value in last.items() if key.startswith("all/")}
     )
+
+
+def test_early_halting_is_the_same_over_two_processes(tmp_path: Path):
+    data = write_sudoku(tmp_path / "data", groups=12, tests=29)
+    # so short a training leaves the halting head unsure, so answers count as final once they stay
+    halts = {"early_halting": True, "halt_threshold": 0.0}
+    options = {"arch.halt_max_steps": 6, "max_steps": 40, **{f"eval_{key}": value for key, value in halts.items()}}
+    start("pretrain.py", tiny(data, tmp_path / "run", **options), tmp_path)
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    settings = {"load_checkpoint": tmp_path / "run" / "step_40", "device": "cpu", **halts}
+    args = [*arguments(**settings), "eval_save_outputs=[preds,steps]"]
+    found, saved = [], []
+    for processes in (0, 2):
+        out = tmp_path / f"out-{processes}"
+        start("evaluate.py", [*args, "global_batch_size=10", f"save_path={out}"], tmp_path, processes)
+        found.append(json.loads((out / "results.json").read_text())["sets"]["all"])
+        saved.append([torch.load(out / f"all_preds.{rank}", weights_only=True) for rank in range(processes or 1)])
+    for key, value in found[0].items():
+        assert found[1][key] == pytest.approx(value), key
+    assert {f"all/{key}": value for key, value in found[0]["metrics"].items()} == pytest.approx(
+        {key: value for key, value in last.items() if key.startswith("all/")}
+    )
+    (one,), two = saved
+    assert len(set(one["steps"].tolist())) > 1
+    # of each batch of ten the first five belong to the first process
+    ranks = [index // 5 % 2 for index in range(29)]
+    for name in ("preds", "steps"):
+        parts = [iter(part[name]) for part in two]
+        assert torch.equal(torch.stack([next(parts[rank]) for rank in ranks]), one[name])

@@ -63,7 +63,6 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     load_checkpoint: str | None = None
-    global_batch_size: int = Field(ge=1)
     data_paths: list[str]
     data_paths_test: list[str] = []
     eval_max_examples: int | None = Field(default=None, ge=1)
@@ -103,6 +102,10 @@ class PretrainConfig(RunConfig, OptimizationConfig):
     eval_interval: int | None = Field(default=None, ge=1)
     min_eval_interval: int | None = Field(default=0, ge=0)
     eval_halt_max_steps: int | None = Field(default=None, ge=1)
+    eval_early_halting: bool = False
+    eval_halt_threshold: float = Field(default=0.5, ge=0, lt=1)
+    eval_halt_unchanged: bool = True
+    eval_batch_size: int | None = Field(default=None, ge=1)
     checkpoint_every_eval: bool = False
     project_name: str | None = None
     run_name: str | None = None
@@ -114,6 +117,7 @@ class PretrainConfig(RunConfig, OptimizationConfig):
     keep_train_states: int = Field(default=2, ge=1)
     wandb_mode: WandbMode | None = None
     show_example: bool = True
+    data_on_device: bool | Literal["auto"] = "auto"
     num_workers: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
@@ -142,6 +146,9 @@ class EvaluateConfig(RunConfig):
     split: Literal["train", "test"] = "test"
     halt_max_steps: int | None = Field(default=None, ge=1)
     early_halting: bool = False
+    halt_threshold: float = Field(default=0.5, ge=0, lt=1)
+    halt_unchanged: bool = True
+    global_batch_size: int | None = Field(default=None, ge=1)
     save_path: str | None = None
     show_example: bool = False
 

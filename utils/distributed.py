@@ -81,6 +81,19 @@ def broadcast_object(value: T) -> T:
     return box[0]
 
 
+@contextmanager
+def errors_of_rank_0() -> Iterator[None]:
+    """Let a `UserError` that rank 0 meets in the block end every rank, where only rank 0 looks. Collective."""
+    own = None
+    try:
+        yield
+    except UserError as error:
+        own = error
+    error = broadcast_object(own) or own
+    if error is not None:
+        raise error
+
+
 def broadcast_module(module: nn.Module) -> None:
     """Rank 0's parameters and buffers, on every rank."""
     if dist.is_initialized():

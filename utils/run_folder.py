@@ -16,7 +16,7 @@ RUNS = Path("checkpoints")
 # what says where, how and how far to run, not what to compute
 FREE = {
     "load_checkpoint", "run_name", "project_name", "checkpoint_path",
-    "device", "wandb_mode", "num_workers", "max_steps",
+    "device", "wandb_mode", "num_workers", "data_on_device", "max_steps",
 }  # fmt: skip
 
 

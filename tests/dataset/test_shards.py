@@ -163,6 +163,18 @@ def test_what_does_not_fit_is_named(root: Path, name: str, change: Callable, mes
         load(root)
 
 
+def test_the_tokens_alone_are_left_to_another_process(root: Path):
+    metadata = load_metadata(root, "train")
+    change_array(root, "inputs", put((3, 1), 10))
+    load_shard(root, "train", "all", metadata, check_tokens=False)
+    PuzzleSplit([root], "train", check_tokens=False)
+    with pytest.raises(UserError, match="out of the vocabulary"):
+        PuzzleSplit([root], "train")
+    change_array(root, "puzzle_identifiers", put(2, 7))
+    with pytest.raises(UserError, match=r"ids 1\.\.7"):
+        load_shard(root, "train", "all", metadata, check_tokens=False)
+
+
 @pytest.mark.parametrize("name", ["puzzle_indices", "group_indices"])
 def test_offsets_without_a_sign_are_checked_too(root: Path, name: str):
     change_array(root, name, lambda x: put(1, x[-1])(x).astype(np.uint32))

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
 from dataset.shards import PuzzleDatasetMetadata, write_identifiers, write_split
+from evaluators.answers import MODEL_INPUTS, HaltRule
 from evaluators.evaluation import (
-    MODEL_INPUTS,
     EvaluationResult,
     Evaluator,
     check_save_outputs,
@@ -21,6 +21,7 @@ from evaluators.evaluation import (
     make_evaluators,
     solve_example,
 )
+from models.act import Carry
 from models.losses import ACTLossHead, Score
 from tests.models.small import ARCHITECTURES, CONFIG, small_model, spread_q
 from utils.config import EvaluatorConfig
@@ -29,6 +30,7 @@ from utils.errors import UserError
 
 CPU = torch.device("cpu")
 STEPS = 4
+PUBLISHED = HaltRule(threshold=0.5, unchanged=False)
 EXAMPLES = 23
 UNLABELLED = (4, 5, 22)
 
@@ -170,43 +172,94 @@ def test_accuracies_after_each_step(root: Path):
     assert len(set(exact)) > 1
 
 
-def plain_answers(head: ACTLossHead, split: PuzzleSplit) -> dict[str, Tensor]:
-    """Each example alone, until it wants to halt."""
+def plain_answers(head: ACTLossHead, split: PuzzleSplit, rule: HaltRule) -> dict[str, Tensor]:
+    """Each example alone, until the rule lets it stop."""
     head.eval()
     found: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for batch in batches_of(split, 1):
-            carry = head.initial_carry(batch)
-            for step in range(1, STEPS + 1):
+            carry, before = head.initial_carry(batch), None
+            for _ in range(STEPS):
                 carry, outputs = head.model(carry, batch)
-                q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
-                compares = head.model.inner.compares_continue
-                if q_halt > (q_continue if compares else 0) or step == STEPS:
+                q_halt, preds = outputs["q_halt_logits"], outputs["logits"].argmax(-1)
+                margin = q_halt - (outputs["q_continue_logits"] if head.model.inner.compares_continue else 0)
+                unchanged = before is not None and torch.equal(preds, before)
+                if margin.sigmoid() > rule.threshold and (unchanged or not rule.unchanged):
                     break
-            score = Score(outputs["logits"].argmax(-1), q_halt, batch["labels"])
-            kept = {**outputs, **vars(score), "steps": torch.tensor([step])}
+                before = preds
+            score = Score(preds, q_halt, batch["labels"])
+            kept = {**outputs, **vars(score), "steps": carry.steps}
             for name, value in kept.items():
                 found.setdefault(name, []).append(value)
     head.train()
     return {name: torch.cat(values) for name, values in found.items()}
 
 
+RULES = [PUBLISHED, HaltRule(), HaltRule(threshold=0.0), HaltRule(threshold=0.97, unchanged=False), HaltRule(0.8)]
+
+
+def settling(head: ACTLossHead) -> ACTLossHead:
+    """With weaker layers, so that some answers stay from one step to the next."""
+    with torch.no_grad():
+        for parameter in head.model.inner.L_level.parameters():  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+            parameter *= 0.3
+    return head
+
+
+@pytest.mark.parametrize("fixed_sizes", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 16, 100])
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_early_halting_is_each_example_until_the_rule_stops_it(
+    root: Path, tmp_path: Path, rule: HaltRule, size: int, fixed_sizes: bool
+):
+    head = settling(head_of())
+    teach(root, head)
+    check_early_halting(head, root, tmp_path, rule, global_batch_size=size, fixed_sizes=fixed_sizes, halting=rule)
+
+
+def test_the_rules_differ(root: Path):
+    head, split = settling(head_of()), PuzzleSplit([root], "test")
+    assert len({str(plain_answers(head, split, rule)["steps"].tolist()) for rule in RULES}) == len(RULES)
+
+
+@pytest.mark.parametrize("fixed_sizes", [False, True])
+@pytest.mark.parametrize("rule", [None, *RULES], ids=str)
+def test_the_batch_stays_full(root: Path, monkeypatch: pytest.MonkeyPatch, rule: HaltRule | None, fixed_sizes: bool):
+    head, split, sizes = settling(head_of()), PuzzleSplit([root], "test"), []
+    forward = head.model.forward
+
+    def counted(carry: Carry, batch: dict[str, Tensor]) -> Any:
+        sizes.append(len(carry.steps))
+        return forward(carry, batch)
+
+    monkeypatch.setattr(head.model, "forward", counted)
+    evaluate(head, split, halting=rule, fixed_sizes=fixed_sizes, global_batch_size=8)
+    monkeypatch.undo()
+    needed = STEPS * EXAMPLES if rule is None else int(plain_answers(head, split, rule)["steps"].sum())
+    assert sizes == sorted(sizes, reverse=True)
+    if fixed_sizes:
+        assert set(sizes) <= {8, 4, 2, 1}
+        assert needed <= sum(sizes) < needed + 8 * STEPS
+    else:
+        assert sum(sizes) == needed  # nothing is computed on an example that has finished
+
+
 @pytest.mark.parametrize(
     ("architecture", "by_inference"),
-    [("trm", False), ("hrm", False), ("transformers_baseline", False), ("transformers_baseline", True)],
+    [("hrm", False), ("transformers_baseline", False), ("transformers_baseline", True)],
 )
-def test_early_halting_is_each_example_until_it_wants_to_halt(
-    root: Path, tmp_path: Path, architecture: str, by_inference: bool
-):
+def test_early_halting_of_other_architectures(root: Path, tmp_path: Path, architecture: str, by_inference: bool):
     head = head_of(architecture, **({"act_inference": True} if by_inference else {}))
-    if architecture != "trm":
-        teach(root, head)
+    teach(root, head)
+    check_early_halting(head, root, tmp_path, PUBLISHED, halting=None if by_inference else PUBLISHED)
+
+
+def check_early_halting(head: ACTLossHead, root: Path, tmp_path: Path, rule: HaltRule, **options: Any) -> None:
+    """An evaluation with these options against each example alone: outputs, metrics, accuracy after each step."""
     split = PuzzleSplit([root], "test")
     names = ["preds", "logits", "q_halt_logits", "q_continue_logits", "steps"]
-    result = evaluate(
-        head, split, early_halting=not by_inference, global_batch_size=7, save_outputs=names, save_path=tmp_path / "out"
-    )["all"]
-    plain = plain_answers(head, split)
+    result = evaluate(head, split, save_outputs=names, save_path=tmp_path / "out", **options)["all"]
+    plain = plain_answers(head, split, rule)
     (file,) = (tmp_path / "out").iterdir()
     saved = torch.load(file, weights_only=True)
     assert len(set(plain["steps"].tolist())) > 1
@@ -221,15 +274,22 @@ def test_early_halting_is_each_example_until_it_wants_to_halt(
     }
     for name, values in expected.items():
         assert result.metrics[name] == pytest.approx(float(values[labelled].double().mean()))
-    assert result.exact_accuracy_after_step[-1] == result.metrics["exact_accuracy"]
+    # after each step: the answer then, or the last one
+    labels = torch.cat([batch["labels"] for batch in batches_of(split, EXAMPLES)])
+    frames = [answers_of(head, split, example) for example in range(EXAMPLES)]
+    for step in range(STEPS):
+        now = torch.stack([own[min(step, int(steps) - 1)] for own, steps in zip(frames, plain["steps"], strict=True)])
+        score = Score(now, plain["q_halt_logits"], labels)
+        assert result.exact_accuracy_after_step[step] == pytest.approx(float(score.exact[labelled].double().mean()))
+        assert result.accuracy_after_step[step] == pytest.approx(float(score.accuracy[labelled].double().mean()))
 
 
-@pytest.mark.parametrize("early_halting", [False, True])
+@pytest.mark.parametrize("halting", [None, PUBLISHED, HaltRule()], ids=str)
 @pytest.mark.parametrize("size", [1, 5, 23, 100])
-def test_any_batch_size_gives_the_same(root: Path, size: int, early_halting: bool):
+def test_any_batch_size_gives_the_same(root: Path, size: int, halting: HaltRule | None):
     head, split = head_of(), PuzzleSplit([root], "test")
-    expected = evaluate(head, split, early_halting=early_halting)["all"]
-    assert agree(evaluate(head, split, early_halting=early_halting, global_batch_size=size)["all"], expected)
+    expected = evaluate(head, split, halting=halting)["all"]
+    assert agree(evaluate(head, split, halting=halting, global_batch_size=size)["all"], expected)
 
 
 def test_rows_without_labels_count_in_the_halting_loss_alone(tmp_path: Path):
@@ -342,11 +402,12 @@ def two_roots(tmp_path: Path) -> list[Path]:
     ]
 
 
-def test_evaluators_get_every_example_with_its_own_identifier(tmp_path: Path):
+@pytest.mark.parametrize("halting", [None, PUBLISHED], ids=str)
+def test_evaluators_get_every_example_with_its_own_identifier(tmp_path: Path, halting: HaltRule | None):
     split = PuzzleSplit(two_roots(tmp_path), "test")
     recorders = {source.root: Recorder() for source in split.sources}
     made: dict[Path, list[Evaluator]] = {root: [recorder] for root, recorder in recorders.items()}
-    results = evaluate(head_of(), split, made=made, save_path=tmp_path / "out")
+    results = evaluate(head_of(), split, made=made, save_path=tmp_path / "out", halting=halting)
     for source, table in zip(split.sources, ([0, 1, 2], [0, 3, 4]), strict=True):
         assert source.table_ids.tolist() == table
         recorder = recorders[source.root]
@@ -355,6 +416,7 @@ def test_evaluators_get_every_example_with_its_own_identifier(tmp_path: Path):
         assert recorder["puzzle_identifiers"].tolist() == identifiers.tolist()
         assert np.array_equal(recorder["inputs"], shard.inputs)
         assert torch.equal(recorder["preds"], recorder["logits"].argmax(-1))
+        assert [len(row["inputs"]) for row in recorder.rows] == [8, 8, 7]
         assert recorder.begun == 1
         assert recorder.results[0][1:] == (0, 1)
         assert results[f"{source.root.name}/all"].task_metrics == {"Recorder/rows": EXAMPLES}

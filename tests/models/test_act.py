@@ -123,6 +123,18 @@ def test_with_a_continue_head_a_slot_halts_above_it(
     assert first_halts(set_q(small_model(architecture, **options), q_halt, q_continue)) == halts
 
 
+@pytest.mark.parametrize("options", [{}, {"no_ACT_continue": False}])
+def test_the_threshold_is_a_probability(options: dict):
+    model = small_model(**options)
+    q_halt, q_continue = torch.tensor([-40.0, -2.0, 0.0, 1e-6, 2.0, 2.25, 4.0]), torch.tensor([0.0, -1, 0, 0, 1, 0, 9])
+    outputs = {"q_halt_logits": q_halt, "q_continue_logits": q_continue}
+    probability = (q_halt - q_continue if options else q_halt).sigmoid()
+    for threshold in (0.2, 0.5, 0.9, 0.99):
+        assert torch.equal(model.wants_to_halt(outputs, threshold), probability > threshold)
+    assert torch.equal(model.wants_to_halt(outputs), q_halt > (q_continue if options else 0))
+    assert model.wants_to_halt(outputs, 0.0).all()
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_evaluation_makes_every_step(architecture: str):
     model = set_q(small_model(architecture), 9.0, -9.0).eval()

@@ -14,12 +14,14 @@ from utils.distributed import (
     barrier,
     broadcast_module,
     broadcast_object,
+    errors_of_rank_0,
     gather_rows,
     launched_ranks,
     process_group,
     sum_gradients,
     sum_over_ranks,
 )
+from utils.errors import UserError
 
 WORLD = 2
 
@@ -132,3 +134,23 @@ def test_two_processes(tmp_path: Path):
         assert all(torch.equal(found["module"][name], value) for name, value in modules[0].state_dict().items())
         assert found["scalars"] == {"float": pytest.approx(1.2), "count": 2.0**41 + 1, "small": 2e-30, "flag": 1.0}
         assert found["object"] == 0
+
+
+def refuse(rank: int, folder: str) -> None:
+    """What each rank raises, where one of them, both or none finds something wrong."""
+    for wrong, expected in (((), None), ((0,), 0), ((1,), 1), ((0, 1), 0)):
+        said = None
+        try:
+            with errors_of_rank_0():
+                if rank in wrong:
+                    raise UserError(f"rank {rank}")
+        except UserError as error:
+            said = str(error)
+        alone = expected == 1 and rank == 0  # an error of another rank is not shared
+        assert said == (None if expected is None or alone else f"rank {expected}")
+
+
+def test_an_error_of_rank_0_is_raised_by_all(tmp_path: Path):
+    on_two_ranks(refuse, tmp_path)
+    with pytest.raises(UserError, match="alone"), errors_of_rank_0():
+        raise UserError("alone")

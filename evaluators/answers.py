@@ -1,0 +1,269 @@
+"""Answers of a model to batches of examples, computed in a batch that stays full.
+
+A batch is a set of slots (`models.act`). An example that has finished leaves its slot, and the next one that waits
+takes it, so a forward pass computes on unfinished examples only. When none waits any more, the slots become fewer.
+Batches come out whole and in their order, whatever finished first.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.act import Carry
+from models.losses import ACTLossHead, Score
+
+MODEL_INPUTS = ("inputs", "labels", "puzzle_identifiers")
+PREDICTIONS = ("preds", "logits", "q_halt_logits", "q_continue_logits", "steps")
+_SMALLEST_PART = 8  # with fixed sizes, the slots become fewer by halves down to this part of them
+
+
+@dataclass(frozen=True)
+class HaltRule:
+    """When an example may stop before its last step.
+
+    The halting head says after each step how sure it is that the answer is right. By itself it is too sure of early
+    answers, the more so the fewer steps it was trained with; that one more step changes nothing confirms them. The rule
+    looks at nothing but the model, so it serves any task. Where an answer has tokens that no label ever asked for, such
+    as those outside an ARC grid, these may keep changing; then a high threshold alone is the better rule.
+
+    Attributes:
+        threshold: probability, 0 to below 1, that the halting head must exceed. At 0.5 it is the published
+            q_halt > 0, or q_halt > q_continue.
+        unchanged: also ask that the answer, in all its tokens, is that of the step before.
+    """
+
+    threshold: float = 0.5
+    unchanged: bool = True
+
+
+@dataclass
+class Answers:
+    """The final answers to a batch, and sums of their scores."""
+
+    predictions: dict[str, Tensor]  # preds [batch, seq], q_halt_logits, q_continue_logits, steps [batch] (, logits)
+    sums: dict[str, Tensor]
+
+
+@dataclass(eq=False)  # each is its own: they are keys
+class _Pending:
+    """A batch some of whose examples are not finished."""
+
+    batch: dict[str, Tensor]
+    placed: int = 0  # examples that have got a slot, the first ones
+    finished: int = 0
+    answer: dict[str, Tensor] = field(default_factory=dict)  # of each example, [batch, ...]
+
+    def __len__(self) -> int:
+        return len(self.batch["inputs"])
+
+
+def answer_batches(
+    head: ACTLossHead,
+    batches: Iterable[dict[str, Tensor]],
+    slots: int,
+    halting: HaltRule | None = None,
+    keep_logits: bool = False,
+    fixed_sizes: bool = False,
+) -> Iterator[tuple[dict[str, Tensor], Answers]]:
+    """Each of `batches` with its answers.
+
+    Rows without labels count nowhere except in q_halt_loss, which takes them as right.
+
+    Args:
+        head: the model, in evaluation mode.
+        batches: examples on the model's device, `MODEL_INPUTS` and more; none of them empty.
+        slots: examples computed on together.
+        halting: when an example stops; None: after `max_steps` of the model (or where its architecture says so).
+        keep_logits: keep the logits too.
+        fixed_sizes: compute on few different numbers of slots, for kernels that are compiled for each.
+    """
+    return _Slots(head, iter(batches), slots, halting, keep_logits, fixed_sizes).run()
+
+
+class _Slots:
+    """The slots, the batches that wait or are under way, and which example is in which slot."""
+
+    def __init__(
+        self,
+        head: ACTLossHead,
+        batches: Iterator[dict[str, Tensor]],
+        slots: int,
+        halting: HaltRule | None,
+        keep_logits: bool,
+        fixed_sizes: bool,
+    ):
+        self.head, self.model, self.batches = head, head.model, batches
+        self.slots, self.halting, self.keep_logits, self.fixed_sizes = slots, halting, keep_logits, fixed_sizes
+        self.max_steps = self.model.max_steps
+        self.pending: deque[_Pending] = deque()
+        # by slot: its batch (None: idle) and its row of that
+        self.owner: list[_Pending | None] = [None] * slots
+        self.row = np.zeros(slots, np.int64)
+        self.carry: Carry | None = None
+        self.kept: dict[str, Tensor] = {}  # of each slot, from step to step: its last answer and its scores by step
+
+    def run(self) -> Iterator[tuple[dict[str, Tensor], Answers]]:
+        while self._fill():
+            self._step()
+            while self.pending and self.pending[0].finished == len(self.pending[0]):
+                done = self.pending.popleft()
+                yield done.batch, self._answers(done)
+
+    # -- examples into slots ------------------------------------------------------------------------------------------
+
+    def _fill(self) -> bool:
+        """Give idle slots the examples that wait, drop slots if there are too few; false when all is done."""
+        idle = [slot for slot, owner in enumerate(self.owner) if owner is None]
+        taken: list[tuple[_Pending, int]] = []
+        while len(taken) < len(idle) and (waiting := self._waiting()) is not None:
+            count = min(len(idle) - len(taken), len(waiting) - waiting.placed)
+            taken += [(waiting, waiting.placed + i) for i in range(count)]
+            waiting.placed += count
+        if len(taken) < len(idle):
+            busy = len(self.owner) - len(idle) + len(taken)
+            if not busy:
+                return False
+            idle = self._shrink(self._size_for(busy), idle)
+        if taken:
+            self._place(idle[: len(taken)], taken)
+        return True
+
+    def _waiting(self) -> _Pending | None:
+        """The first batch with an example that has no slot."""
+        if not self.pending or self.pending[-1].placed == len(self.pending[-1]):
+            batch = next(self.batches, None)
+            if batch is None:
+                return None
+            self.pending.append(_Pending(batch))
+        return self.pending[-1]
+
+    def _size_for(self, busy: int) -> int:
+        """How many slots to compute on for so many examples."""
+        if not self.fixed_sizes:
+            return busy
+        halves = (max(1, self.slots >> part) for part in range(int(math.log2(_SMALLEST_PART)), -1, -1))
+        return next(size for size in halves if size >= busy)
+
+    def _shrink(self, size: int, idle: list[int]) -> list[int]:
+        """Drop idle slots until there are `size`; the idle ones that are left."""
+        dropped = len(self.owner) - size
+        if dropped <= 0:
+            return idle
+        gone = set(idle[len(idle) - dropped :])
+        stay = [slot for slot in range(len(self.owner)) if slot not in gone]
+        self.owner, self.row = [self.owner[slot] for slot in stay], self.row[stay]
+        if self.carry is not None:
+            index = torch.tensor(stay, device=self.carry.steps.device)
+            self.carry = self.carry.map(lambda x: x[index])
+            self.kept = {name: x[index] for name, x in self.kept.items()}
+        return [slot for slot, owner in enumerate(self.owner) if owner is None]
+
+    def _place(self, slots: list[int], taken: list[tuple[_Pending, int]]) -> None:
+        """Put examples into slots; the model starts them, because a slot that has halted takes its new example."""
+        if self.carry is None:
+            self.carry = self._empty(taken[0][0].batch)
+        device = self.carry.steps.device
+        for owner in dict.fromkeys(pending for pending, _ in taken):
+            pairs = [(slot, row) for slot, (pending, row) in zip(slots, taken, strict=True) if pending is owner]
+            to, rows = torch.tensor(pairs, device=device).unbind(1)
+            for name in MODEL_INPUTS:
+                self.carry.current_data[name][to] = owner.batch[name][rows]
+            self.carry.halted[to] = True
+            for slot, row in pairs:
+                self.owner[slot], self.row[slot] = owner, row
+
+    def _empty(self, like: dict[str, Tensor]) -> Carry:
+        """Slots without examples, for examples such as those of the batch `like`."""
+        n = len(self.owner)
+        data = {name: like[name].new_zeros(n, *like[name].shape[1:]) for name in MODEL_INPUTS}
+        carry = self.model.initial_carry(data)
+        self.kept = {
+            "preds": torch.zeros_like(data["inputs"], dtype=torch.int64),
+            "exact_after": carry.halted.new_zeros(n, self.max_steps),
+            "accuracy_after": carry.halted.new_zeros(n, self.max_steps, dtype=torch.float32),
+        }
+        return carry
+
+    # -- a step -------------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        """One step of every slot; the answers of those that finish go to their batches."""
+        assert self.carry is not None
+        carry, outputs = self.model(self.carry, self.carry.current_data)
+        score = Score(outputs["logits"].argmax(-1), outputs["q_halt_logits"], carry.current_data["labels"])
+        # what an example scores after this step it scores after all later ones, unless they change it
+        later = torch.arange(self.max_steps, device=carry.steps.device) >= carry.steps[:, None] - 1
+        scores = {"exact_after": score.exact & score.labelled, "accuracy_after": score.accuracy}
+        for name, now in scores.items():
+            self.kept[name] = torch.where(later, now[:, None], self.kept[name])
+        finished = carry.halted
+        if self.halting is not None:
+            stops = self.model.wants_to_halt(outputs, self.halting.threshold)
+            if self.halting.unchanged:
+                stops &= (score.preds == self.kept["preds"]).all(-1) & (carry.steps > 1)
+            finished = finished | stops
+        self.kept["preds"] = score.preds
+
+        slots = [slot for slot in finished.nonzero().squeeze(1).tolist() if self.owner[slot] is not None]
+        carry.halted = torch.zeros_like(carry.halted)  # no slot starts anew before it gets another example
+        self.carry = carry
+        if slots:
+            self._keep(slots, outputs, score)
+
+    def _keep(self, slots: list[int], outputs: dict[str, Tensor], score: Score) -> None:
+        """Write the answers of `slots` to their batches, and leave the slots idle."""
+        assert self.carry is not None
+        at = torch.tensor(slots, device=self.carry.steps.device)
+        labels = self.carry.current_data["labels"][at]
+        logits, q_halt = outputs["logits"][at], outputs["q_halt_logits"][at]
+        own = Score(score.preds[at], q_halt, labels)
+        lm_loss, q_halt_loss = self.head.example_losses({"logits": logits, "q_halt_logits": q_halt}, labels, own)
+        found = {
+            "preds": own.preds,
+            "q_halt_logits": q_halt,
+            "q_continue_logits": outputs["q_continue_logits"][at],
+            "steps": self.carry.steps[at],
+            "exact_after": self.kept["exact_after"][at],
+            "accuracy_after": self.kept["accuracy_after"][at],
+            "q_halt_right": own.q_halt_right & own.labelled,
+            "labelled": own.labelled,
+            "lm_loss": lm_loss,
+            "q_halt_loss": q_halt_loss,
+        }
+        if self.keep_logits:
+            found["logits"] = logits
+        owners = [self.owner[slot] for slot in slots]
+        for owner in dict.fromkeys(owners):
+            assert owner is not None
+            places = [place for place, other in enumerate(owners) if other is owner]
+            mine = torch.tensor(places, device=at.device)
+            rows = torch.from_numpy(self.row[[slots[place] for place in places]]).to(at.device)
+            for name, values in found.items():
+                if name not in owner.answer:
+                    owner.answer[name] = values.new_empty(len(owner), *values.shape[1:])
+                owner.answer[name][rows] = values[mine]
+            owner.finished += len(places)
+        for slot in slots:
+            self.owner[slot] = None
+
+    def _answers(self, done: _Pending) -> Answers:
+        answer = done.answer
+        sums = {
+            "count": answer["labelled"].sum(),
+            "examples": torch.tensor(len(done), device=answer["labelled"].device),
+            "accuracy": answer["accuracy_after"][:, -1].sum(),
+            "exact_accuracy": answer["exact_after"][:, -1].sum(),
+            "q_halt_accuracy": answer["q_halt_right"].sum(),
+            "steps": answer["steps"].where(answer["labelled"], 0).sum(),
+            "lm_loss": answer["lm_loss"].sum(),
+            "q_halt_loss": answer["q_halt_loss"].sum(),
+        }
+        for name in ("exact", "accuracy"):
+            by_step = answer[f"{name}_after"].sum(0)
+            sums |= {f"{name}/{step}": by_step[step] for step in range(self.max_steps)}
+        return Answers({name: answer[name] for name in PREDICTIONS if name in answer}, sums)
