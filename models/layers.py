@@ -4,7 +4,7 @@ Weights are fp32 masters, cast to the dtype of the activations at each use.
 """
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +53,8 @@ class CastedEmbedding(nn.Module):
         return F.embedding(ids, self.embedding_weight.to(self.dtype))
 
 
-class Rotation(NamedTuple):
+@dataclass(frozen=True)
+class Rotation:
     """Cosines and sines of the rotary angles, fp32 [positions, head_dim]."""
 
     cos: Tensor
@@ -104,8 +105,12 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.qkv_proj(x), "b s (qkv h d) -> qkv b h s d", qkv=3, h=self.num_heads)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = self.attend(q, k, v, rotation)
         return self.o_proj(rearrange(y, "b h s d -> b s (h d)"))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation | None) -> Tensor:
+        """The values weighted by attention, each [batch, heads, positions, head_dim]."""
+        return F.scaled_dot_product_attention(q, k, v)
 
 
 def swiglu_width(width: int, expansion: float) -> int:
@@ -114,11 +119,14 @@ def swiglu_width(width: int, expansion: float) -> int:
 
 
 class SwiGLU(nn.Module):
-    """`down(silu(gate(x)) * up(x))` over the last axis (arXiv 2002.05202), no biases. [..., width] -> the same."""
+    """`down(silu(gate(x)) * up(x))` over the last axis (arXiv 2002.05202), no biases. [..., width] -> the same.
 
-    def __init__(self, width: int, expansion: float):
+    The inner width is `inner` where it is given, else `swiglu_width(width, expansion)`.
+    """
+
+    def __init__(self, width: int, expansion: float, inner: int | None = None):
         super().__init__()
-        inner = swiglu_width(width, expansion)
+        inner = inner or swiglu_width(width, expansion)
         self.gate_up_proj = CastedLinear(width, 2 * inner)
         self.down_proj = CastedLinear(inner, width)
 

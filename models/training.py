@@ -109,10 +109,11 @@ class TrainState:
         count = total.pop("count")
         metrics = {"train/count": count}
         for name, value in total.items():
+            shown = name if "/" in name else f"train/{name}"
             if name.endswith("loss"):
-                metrics[f"train/{name}"] = value / self.config.global_batch_size
+                metrics[shown] = value / self.config.global_batch_size
             elif count:
-                metrics[f"train/{name}"] = value / count
+                metrics[shown] = value / count
         return metrics
 
     def _micro_batches(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
