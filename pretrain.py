@@ -7,13 +7,9 @@ Configuration: config/cfg_pretrain.yaml. `train` is the whole run, read top to b
 """
 
 import importlib
-import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dataset.augment import make_augmentation
@@ -31,39 +27,34 @@ from models.factory import PUZZLE_TABLE, check_arch, make_head
 from models.flops import flops_per_example
 from models.losses import ACTLossHead
 from models.training import StepMetrics, TrainState
-from utils.checkpoint import (
-    check_fits,
-    load_train_state,
-    load_weights,
-    save_train_state,
-    save_weights,
-    train_state_path,
-    weights_path,
-)
-from utils.config import PretrainConfig, plain, read_yaml, validate, write_yaml
+from utils.checkpoint import check_fits, load_weights
+from utils.config import PretrainConfig, plain, validate
 from utils.data_record import FILE as DATA_RECORD
 from utils.data_record import check_same_data, same_puzzles, write_data_record
 from utils.device import choose_compile, choose_device, choose_dtype
-from utils.distributed import (
-    Ranks,
-    barrier,
-    broadcast_module,
-    broadcast_object,
-    errors_of_rank_0,
-    launched_ranks,
-    process_group,
-)
+from utils.distributed import Ranks, barrier, broadcast_module, errors_of_rank_0, launched_ranks, process_group
 from utils.errors import UserError
 from utils.hydra import hydra_main
 from utils.logging import RunLog, choose_wandb_mode
 from utils.perf import StepTimer
-from utils.run_folder import RunPlan, check_same_run, plan_run
+from utils.run import (
+    check_batch_size,
+    check_finite,
+    open_log,
+    plan_on_main,
+    prepare_job,
+    resume,
+    save,
+    warn_of_other_arch,
+)
+from utils.run_folder import RunPlan
 
-REPOSITORY = Path(__file__).resolve().parent
 # a resumed run must keep these: its state has their shape, or depends on them
 MUST_AGREE = (
     "arch", "global_batch_size", "seed", "optimizer", "ema", "freeze_weights", "data_paths", "augmentation", "epochs",
 )  # fmt: skip
+# what the progress bar shows
+SHOWN = {"loss": "train/lm_loss", "exact": "train/exact_accuracy", "examples/s": "perf/examples_per_second"}
 
 
 def train(config: PretrainConfig) -> None:
@@ -105,10 +96,7 @@ def train(config: PretrainConfig) -> None:
                 evaluators[source.root] = make_evaluators(config.evaluators, source.root, source.metadata)
 
         # -- the run folder; rank 0 decides
-        plan = broadcast_object(plan_or_error(config) if ranks.is_main else None)
-        if isinstance(plan, UserError):
-            raise plan
-        assert plan is not None
+        plan = plan_on_main(config, f"{Path(config.data_paths[0]).name.capitalize()}-ACT-torch", ranks)
 
         # -- model, optimizers, averages
         torch.manual_seed(config.seed)
@@ -119,7 +107,8 @@ def train(config: PretrainConfig) -> None:
         head.model.eval_max_steps = config.eval_halt_max_steps
         state = TrainState(head, config, ranks, total_steps)
         if plan.resume is not None:
-            resume(state, plan, config, say)
+            check_data_of_resume(plan, config, say)
+            resume(state, plan, config, MUST_AGREE, say)
         broadcast_module(head)
         step_flops = config.global_batch_size * flops_per_example(config.arch, metadata.vocab_size, metadata.seq_len)
         compiles, compile_reason = choose_compile(config.compile, device, total_steps * step_flops)
@@ -135,7 +124,10 @@ def train(config: PretrainConfig) -> None:
         say(f"W&B: {wandb_mode} ({wandb_reason})")
         say(f"training data: {'on the device' if resident else 'loaded step by step'} ({resident_reason})")
         say(f"model: {sum(p.numel() for p in head.parameters()):,} parameters; steps: {state.step} -> {last_step}")
-        log = open_log(config, plan, train_split, state.step + 1, last_step, wandb_mode) if ranks.is_main else None
+        log = None
+        if ranks.is_main:
+            log = open_log(config, plan, state.step + 1, last_step, wandb_mode, SHOWN)
+            write_data_record(plan.folder, [s.root for s in train_split.sources], train_split.num_puzzle_identifiers)
 
         # -- the loop: step, evaluate, log, save
         workers = config.num_workers if config.num_workers is not None else int(device.type == "cuda")
@@ -181,17 +173,6 @@ def train(config: PretrainConfig) -> None:
         shown = [f"{key} {value:.4f}" for key, value in metrics.items() if not key.startswith(("train/", "optim/"))]
         say(f"done: step {state.step}; " + ("; ".join(shown) if shown else "no evaluation"))
         say(f"files: {plan.folder}")
-
-
-def check_batch_size(config: PretrainConfig, ranks: Ranks) -> None:
-    """The global batch must divide evenly among processes and micro-batches."""
-    parts = ranks.world_size * config.grad_accum_steps
-    if config.global_batch_size % parts:
-        near = max(1, round(config.global_batch_size / parts)) * parts
-        raise UserError(
-            f"global_batch_size {config.global_batch_size} is not divisible by {ranks.world_size} processes x "
-            f"grad_accum_steps {config.grad_accum_steps}: use for example global_batch_size={near}."
-        )
 
 
 def build_missing_data(config: PretrainConfig) -> None:
@@ -256,22 +237,10 @@ def plan_steps(config: PretrainConfig, split: PuzzleSplit) -> tuple[int, set[int
     return total, {int((index + 1) * interval * per_epoch) for index in evaluations} & set(range(1, total + 1))
 
 
-def plan_or_error(config: PretrainConfig) -> RunPlan | UserError:
-    """`plan_run`, with the error as a value, so that rank 0 can tell the other ranks."""
-    project = config.project_name or f"{Path(config.data_paths[0]).name.capitalize()}-ACT-torch"
-    try:
-        kind = config.arch.name.split("@")[0].split(".")[-1]
-        return plan_run(
-            config.load_checkpoint, config.checkpoint_path, project, config.run_name, kind, config.model_dump()
-        )
-    except UserError as error:
-        return error
-
-
 def start_from_weights(head: ACTLossHead, path: Path, config: PretrainConfig, split: PuzzleSplit, say=print) -> None:
     """Load weights alone; a puzzle table of another size or of other puzzles is filled with the mean of its rows."""
     weights = load_weights(path)
-    warn_of_other_arch(path.parent / "all_config.yaml", config, say)
+    warn_of_other_arch(path.parent / "all_config.yaml", config.arch, say)
     check_fits(weights, head, path, skip=(PUZZLE_TABLE,))
     if PUZZLE_TABLE in weights:
         rows, width = head.state_dict()[PUZZLE_TABLE].shape
@@ -287,44 +256,12 @@ def start_from_weights(head: ACTLossHead, path: Path, config: PretrainConfig, sp
     head.load_state_dict(weights)
 
 
-def warn_of_other_arch(trained_config: Path, config: PretrainConfig, say=print) -> None:
-    """Name the architecture keys that differ from those the weights were trained with: shapes do not show them all."""
-    if not trained_config.exists():
-        say(f"note: there is no {trained_config}, so the architecture cannot be compared with that of the weights")
-        return
-    before, now = read_yaml(trained_config).get("arch") or {}, config.arch.model_dump()
-    for key in sorted({*before, *now} - {"forward_dtype"}):
-        if before.get(key) != now.get(key):
-            say(f"warning: the weights were trained with arch.{key}={before.get(key)!r}, here it is {now.get(key)!r}")
-
-
-def resume(state: TrainState, plan: RunPlan, config: PretrainConfig, say=print) -> None:
-    """Restore everything from the checkpoint that `plan` names."""
+def check_data_of_resume(plan: RunPlan, config: PretrainConfig, say=print) -> None:
+    """Refuse to go on with other data than those of the checkpoint; say what of the evaluation starts anew."""
     assert plan.resume is not None
-    folder, step = plan.resume
-    saved = load_train_state(train_state_path(folder, step))
-    for line in check_same_run(saved["config"], config.model_dump(), MUST_AGREE):
-        say(f"changed since the checkpoint: {line}")
-    check_same_data(folder, [Path(path) for path in config.data_paths])
+    check_same_data(plan.resume[0], [Path(path) for path in config.data_paths])
     if any(evaluator.model_extra and evaluator.model_extra.get("aggregated_voting") for evaluator in config.evaluators):
         say("note: aggregated_voting starts anew; the votes of evaluations before the resume are not in it")
-    path = weights_path(folder, step)
-    weights = load_weights(path)
-    check_fits(weights, state.head, path)
-    state.head.load_state_dict(weights)
-    state.load_state_dict(saved)
-
-
-def save(config: PretrainConfig, state: TrainState, plan: RunPlan) -> None:
-    """Write weights (the averages, when they are on) and train state; rank 0 writes, all ranks take part."""
-    content = state.state_dict()
-    if state.ranks.is_main:
-        with state.averaged():
-            save_weights(plan.folder, state.step, state.head)
-        content["run"] = {"project": plan.project, "name": plan.name, "wandb_id": plan.wandb_id}
-        content["config"] = config.model_dump()
-        save_train_state(plan.folder, state.step, content, config.keep_train_states)
-    barrier()
 
 
 def evaluate(
@@ -365,23 +302,6 @@ def evaluation_folder(folder: Path, step: int) -> Path:
     return folder / f"evaluation_step_{step}"
 
 
-def open_log(
-    config: PretrainConfig, plan: RunPlan, split: PuzzleSplit, first_step: int, last_step: int, wandb_mode
-) -> RunLog:
-    """Make the run folder: configuration, code of the models, logs."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    write_yaml(plan.folder / "all_config.yaml", config)
-    write_data_record(plan.folder, [source.root for source in split.sources], split.num_puzzle_identifiers)
-    shutil.copytree(
-        REPOSITORY / "models",
-        plan.folder / "code" / "models",
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    values = config.model_dump()
-    return RunLog(plan.folder, first_step, last_step, values, plan.project, plan.name, plan.wandb_id, wandb_mode)
-
-
 def show_example(state: TrainState, split: PuzzleSplit, device: torch.device, folder: Path, log: RunLog) -> None:
     """Print and draw how the model solves a held-out puzzle."""
     path = folder / "example.png"
@@ -394,27 +314,10 @@ def show_example(state: TrainState, split: PuzzleSplit, device: torch.device, fo
         log.say(picture)
 
 
-def check_finite(metrics: dict[str, float], step: int) -> None:
-    """Stop before a diverged run spends more time."""
-    if not np.isfinite(metrics["train/lm_loss"]):
-        raise UserError(
-            f"the loss is {metrics['train/lm_loss']} at step {step}: training has diverged. Try a lower lr, a longer "
-            "lr_warmup_steps or grad_clip_norm=1.0. Earlier checkpoints are untouched."
-        )
-
-
 def run(composed: DictConfig) -> None:
     """One Hydra job."""
     config = validate(PretrainConfig, plain(composed))
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:
-        # the jobs of a sweep must not share a folder
-        if config.load_checkpoint == "latest":
-            raise UserError("load_checkpoint=latest names one run; resume the jobs of a sweep one by one.")
-        if config.run_name is not None:
-            config.run_name = f"{config.run_name}-{hydra.job.num}"
-        if config.checkpoint_path is not None:
-            config.checkpoint_path = f"{config.checkpoint_path}-{hydra.job.num}"
+    prepare_job(config)
     train(config)
 
 

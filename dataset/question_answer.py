@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel
 from tqdm import tqdm
 
+from dataset.hub import hub_file
 from dataset.shards import PuzzleDatasetMetadata, Task, write_split
 from utils.errors import UserError
 
@@ -54,19 +55,7 @@ def find_csv(source: str, split: Split) -> Path:
         raise UserError(
             f"--source {source} is neither a folder nor the name of a Hugging Face data set: mend it, {local}."
         )
-
-    # A slow import, of no use to local builds.
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(hf_hub_download(source, f"{split}.csv", repo_type="dataset"))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{split}.csv of the Hugging Face data set {source} cannot be downloaded ({reason}). "
-            f"Try again with a network, {local}."
-        ) from error
+    return hub_file(source, f"{split}.csv", local, "dataset")
 
 
 def read_csv(path: Path, length: int, hint: str, min_rating: int | None = None) -> QuestionAnswers:

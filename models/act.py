@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.inner import InnerModel, ReasonerConfig
-from models.layers import Block
+from models.inner import InnerModel, Level, ReasonerConfig
 
 
 @dataclass
@@ -83,8 +82,9 @@ class ACTModel(nn.Module):
         """
         self.compiled = True
         for module in self.inner.modules():
-            if isinstance(module, Block):
-                module.compile(dynamic=False)
+            if isinstance(module, Level):
+                for block in module.layers:
+                    block.compile(dynamic=False)
 
     def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
         """A carry whose slots have all halted, so that the next step fills them from its batch."""
@@ -118,16 +118,12 @@ class ACTModel(nn.Module):
         data = {name: _where(carry.halted, batch[name], old) for name, old in carry.current_data.items()}
         steps = torch.where(carry.halted, 0, carry.steps) + 1
 
-        states, logits, q_halt, q_continue = self.inner(states, data)
-        states = {name: z.detach() for name, z in states.items()}
-        outputs = {"logits": logits, "q_halt_logits": q_halt, "q_continue_logits": q_continue}
+        states, outputs = self.advance(states, data)
 
         with torch.no_grad():
             is_last = steps >= self.max_steps
-            halted = is_last
-            if self.max_steps > 1 and self.inner.halts_early(self.training):
-                wants = self.wants_to_halt(outputs)
-                halted = is_last | (wants & (steps >= self._min_steps(steps, min_steps)) if self.training else wants)
+            states, stops = self.settle(states, steps, self.stops(outputs, steps, min_steps))
+            halted = is_last | stops
             wants_target = self.inner.trains_continue if compute_target_q is None else compute_target_q
             if self.training and self.config.halt_max_steps > 1 and wants_target:
                 # one more pass of the recursion: what would be gained by going on
@@ -136,8 +132,29 @@ class ACTModel(nn.Module):
                 outputs["target_q_continue"] = best.sigmoid()
         return Carry(states, steps, halted, data), outputs
 
+    def advance(
+        self, states: dict[str, Tensor], data: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One pass of the inner model: (new states, detached; what the heads read off them, see `forward`)."""
+        states, logits, q_halt, q_continue = self.inner(states, data)
+        outputs = {"logits": logits, "q_halt_logits": q_halt, "q_continue_logits": q_continue}
+        return {name: z.detach() for name, z in states.items()}, outputs
+
+    def stops(self, outputs: Mapping[str, Tensor], steps: Tensor, min_steps: Tensor | None) -> Tensor:
+        """Where the halting head stops before the last step, as far as it may: bool of the shape of its logits."""
+        if self.max_steps == 1 or not self.inner.halts_early(self.training):
+            return torch.zeros_like(outputs["q_halt_logits"], dtype=torch.bool)
+        wants = self.wants_to_halt(outputs)
+        if not self.training:
+            return wants
+        return wants & _per_slot(steps >= self._min_steps(steps, min_steps), wants)
+
+    def settle(self, states: dict[str, Tensor], steps: Tensor, stops: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """What stopping does: (the states, which slots halt, bool [batch]). Here a slot halts where its head stops."""
+        return states, stops
+
     def wants_to_halt(self, outputs: Mapping[str, Tensor], threshold: float = 0.5) -> Tensor:
-        """Whether the halting head would stop here, bool [batch].
+        """Whether the halting head would stop here, bool of the shape of its logits.
 
         Args:
             outputs: of `forward`.
@@ -156,4 +173,9 @@ class ACTModel(nn.Module):
 
 
 def _where(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(condition.view(-1, *(1 for _ in range(old.ndim - 1))), new, old)
+    return torch.where(_per_slot(condition, old), new, old)
+
+
+def _per_slot(values: Tensor, like: Tensor) -> Tensor:
+    """`values` [batch] in a shape that broadcasts against `like` [batch, ...]."""
+    return values.view(-1, *(1 for _ in range(like.ndim - 1)))

@@ -72,16 +72,12 @@ class Level(nn.Module):
 
     def __init__(self, config: ReasonerConfig, num_layers: int, positions: int):
         super().__init__()
-        self.layers = nn.ModuleList(
-            Block(
-                config.hidden_size,
-                config.num_heads,
-                config.expansion,
-                positions,
-                config.mlp_t,
-                config.rms_norm_eps,
-            )
-            for _ in range(num_layers)
+        self.layers = nn.ModuleList(self.make_block(config, positions) for _ in range(num_layers))
+
+    def make_block(self, config: ReasonerConfig, positions: int) -> nn.Module:
+        """One layer, called with (h, rotation)."""
+        return Block(
+            config.hidden_size, config.num_heads, config.expansion, positions, config.mlp_t, config.rms_norm_eps
         )
 
     def forward(self, z: Tensor, injection: Tensor | None, rotation: Rotation | None) -> Tensor:
@@ -97,10 +93,12 @@ class InnerModel(nn.Module):
     Class attributes of an architecture:
         config_class: its pydantic model.
         states: carry name of each latent -> name of its initial vector; the first is the one the heads read.
+        ties_embedding: whether the answer is read with the table of the token embedding, in place of a head of its own.
     """
 
     config_class: ClassVar[type[ReasonerConfig]] = ReasonerConfig
     states: ClassVar[dict[str, str]]
+    ties_embedding: ClassVar[bool] = False
 
     def __init__(self, config: ReasonerConfig):
         super().__init__()
@@ -109,7 +107,7 @@ class InnerModel(nn.Module):
         hidden, std = config.hidden_size, config.hidden_size**-0.5
 
         self.embed_tokens = CastedEmbedding(config.vocab_size, hidden, std, self.dtype)
-        self.lm_head = CastedLinear(hidden, config.vocab_size)
+        self.lm_head = None if self.ties_embedding else CastedLinear(hidden, config.vocab_size)
         self.q_head = CastedLinear(hidden, 2, bias=True)
         # close to "never halt": halting starts only where it is learned
         with torch.no_grad():
@@ -178,6 +176,12 @@ class InnerModel(nn.Module):
             x = 0.707106781 * (x + self.embed_pos.embedding_weight.to(self.dtype))
         return self.config.hidden_size**0.5 * x
 
+    def logits(self, answer: Tensor) -> Tensor:
+        """[..., hidden] of the answer state -> [..., vocab]."""
+        if self.lm_head is None:
+            return F.linear(answer, self.embed_tokens.embedding_weight.to(answer.dtype))
+        return self.lm_head(answer)
+
     def forward(
         self, z: dict[str, Tensor], data: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
@@ -186,4 +190,4 @@ class InnerModel(nn.Module):
             z = self.recurse(z, self.embed(data), self.rotary() if self.rotary is not None else None)
         answer = z[next(iter(self.states))]
         q_halt, q_continue = self.q_head(answer[:, 0]).float().unbind(-1)
-        return z, self.lm_head(answer)[:, self.prefix_len :], q_halt, q_continue
+        return z, self.logits(answer)[:, self.prefix_len :], q_halt, q_continue

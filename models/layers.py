@@ -7,7 +7,8 @@ inside `cast_once` they are cast one time for all uses.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +95,8 @@ class CastedEmbedding(nn.Module):
         return F.embedding(ids, self.embedding_weight.to(self.dtype))
 
 
-class Rotation(NamedTuple):
+@dataclass(frozen=True)
+class Rotation:
     """Cosines and sines of the rotary angles, fp32 [positions, head_dim]."""
 
     cos: Tensor
@@ -145,8 +147,12 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.qkv_proj(x), "b s (qkv h d) -> qkv b h s d", qkv=3, h=self.num_heads)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        y = attend(q, k, v)
+        y = self.attend(q, k, v, rotation)
         return self.o_proj(rearrange(y, "b h s d -> b s (h d)"))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation | None) -> Tensor:
+        """The values weighted by attention, each [batch, heads, positions, head_dim]."""
+        return attend(q, k, v)
 
 
 def swiglu_width(width: int, expansion: float) -> int:
@@ -155,11 +161,14 @@ def swiglu_width(width: int, expansion: float) -> int:
 
 
 class SwiGLU(nn.Module):
-    """`down(silu(gate(x)) * up(x))` (arXiv 2002.05202), no biases: over the last axis, or `over_positions`."""
+    """`down(silu(gate(x)) * up(x))` (arXiv 2002.05202), no biases: over the last axis, or `over_positions`.
 
-    def __init__(self, width: int, expansion: float):
+    The inner width is `inner` where it is given, else `swiglu_width(width, expansion)`.
+    """
+
+    def __init__(self, width: int, expansion: float, inner: int | None = None):
         super().__init__()
-        inner = swiglu_width(width, expansion)
+        inner = inner or swiglu_width(width, expansion)
         self.gate_up_proj = CastedLinear(width, 2 * inner)
         self.down_proj = CastedLinear(inner, width)
 

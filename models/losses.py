@@ -1,6 +1,7 @@
 """Losses and the loss head: what one supervised ACT step is trained on and how it is measured."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -49,14 +50,18 @@ class ACTLossHead(nn.Module):
 
     Loss per example: mean token loss + 0.5 * (BCE(q_halt, all tokens right) + BCE(q_continue, target)), **summed**
     over the batch; the caller divides by the global batch size. (TRM paper, section 4, figure 3.)
+
+    Class attributes: loss_types, the token losses that there are.
     """
+
+    loss_types: ClassVar[dict[str, TokenLoss]] = TOKEN_LOSSES
 
     def __init__(self, model: ACTModel, loss_type: str = "stablemax_cross_entropy"):
         super().__init__()
-        if loss_type not in TOKEN_LOSSES:
-            raise ValueError(f"loss_type {loss_type!r}: allowed are {', '.join(TOKEN_LOSSES)}")
+        if loss_type not in self.loss_types:
+            raise ValueError(f"loss_type {loss_type!r}: allowed are {', '.join(self.loss_types)}")
         self.model = model
-        self.loss_fn = TOKEN_LOSSES[loss_type]
+        self.loss_fn = self.loss_types[loss_type]
 
     def initial_carry(self, batch: dict[str, Tensor]) -> Carry:
         """A carry in which every slot waits for an example."""

@@ -34,10 +34,11 @@ class StepMetrics:
         count = total.pop("count")
         metrics = {"train/count": count}
         for name, value in total.items():
+            shown = name if "/" in name else f"train/{name}"
             if name.endswith("loss"):
-                metrics[f"train/{name}"] = value / self._config.global_batch_size
+                metrics[shown] = value / self._config.global_batch_size
             elif count:
-                metrics[f"train/{name}"] = value / count
+                metrics[shown] = value / count
         return metrics | {name: float(value) for name, value in self._extra.items()}
 
 

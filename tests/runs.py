@@ -4,20 +4,32 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import evaluate
+import generate
 import pretrain
+import pretrain_text
 from dataset.shards import ARRAYS, PuzzleDatasetMetadata, write_identifiers, write_split
 from dataset.sudoku import generate_puzzles, parse_box
 from utils.hydra import hydra_main
 
 ROOT = Path(__file__).resolve().parents[1]
+# program -> its configuration and what runs it
+PROGRAMS = {
+    "pretrain": ("cfg_pretrain", pretrain.run),
+    "pretrain_text": ("cfg_tinystories_1m", pretrain_text.run),
+    "evaluate": ("cfg_evaluate", evaluate.run),
+    "generate": ("cfg_generate", generate.run),
+}
 
 # a model that trains in milliseconds
 TINY_ARCH = {
@@ -123,17 +135,26 @@ def environment() -> dict[str, str]:
 
 
 def outcome(program: str, args: list[str]) -> tuple[int, str]:
-    """Run `pretrain` or `evaluate` in this process: (exit status, what it printed)."""
+    """Run one of `PROGRAMS` in this process: (exit status, what it printed)."""
     printed, before, status = io.StringIO(), sys.argv, 0
     sys.argv = [program, *args]
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            hydra_main(f"cfg_{program}", {"pretrain": pretrain.run, "evaluate": evaluate.run}[program])
+            hydra_main(*PROGRAMS[program])
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     finally:
         sys.argv = before
     return status, printed.getvalue()
+
+
+def refused(program: str, args: list[str], *parts: str) -> None:
+    """The program must end with an error that has all `parts` and no traceback."""
+    status, output = outcome(program, args)
+    assert status != 0, output
+    assert "Traceback" not in output
+    for part in parts:
+        assert part in output, output
 
 
 def start(script: str, args: list[str], cwd: Path, processes: int = 0) -> str:
@@ -158,3 +179,44 @@ def start_process(arguments: list[str], cwd: Path) -> tuple[str, int]:
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl as a list."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def kill_at(script: str, step: int, args: list[str], cwd: Path, folder: Path, processes: int = 0) -> None:
+    """Start training and kill -9 all its processes once it has logged `step`."""
+    process = subprocess.Popen(
+        command(script, args, processes),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    log = folder / "metrics.jsonl"
+    try:
+        for _ in range(20_000):
+            if log.exists() and log.read_text().count("\n") >= step:
+                break
+            assert process.poll() is None, "the run ended before it was killed"
+            time.sleep(0.005)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def tensors(value: object, path: str = "") -> dict[str, torch.Tensor]:
+    """All tensors of a nested structure by path; other leaves as tensors of their repr's bytes."""
+    if isinstance(value, torch.Tensor):
+        return {path: value}
+    if isinstance(value, dict):
+        found: dict[str, torch.Tensor] = {}
+        for key, item in value.items():
+            found |= tensors(item, f"{path}/{key}")
+        return found
+    return {path: torch.tensor(list(repr(value).encode()))}
+
+
+def different(one: object, two: object) -> list[str]:
+    """Paths at which two nested structures differ in any bit."""
+    left, right = tensors(one), tensors(two)
+    assert left.keys() == right.keys()
+    return [path for path in left if not torch.equal(left[path], right[path])]

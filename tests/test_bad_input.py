@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs import command, outcome, start_process, tiny, write_sudoku
+from tests.runs import command, outcome, refused, start_process, tiny, write_sudoku
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +22,6 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     status, output = outcome("pretrain", tiny(data, folder, max_steps=2))
     assert status == 0, output
     return folder
-
-
-def refused(program: str, args: list[str], *parts: str) -> None:
-    """The program must end with an error that has all `parts` and no traceback."""
-    status, output = outcome(program, args)
-    assert status != 0, output
-    assert "Traceback" not in output
-    for part in parts:
-        assert part in output, output
 
 
 @pytest.mark.parametrize(

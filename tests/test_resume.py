@@ -1,62 +1,17 @@
 """A killed run that goes on is the run that was never killed, bit for bit."""
 
-import os
 import random
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.runs import command, environment, metrics, start, tiny, write_sudoku
+from tests.runs import different, kill_at, metrics, start, tiny, write_sudoku
 from utils.checkpoint import load_train_state, train_state_path, weights_path
 
 STEPS = 60
 # halting on q_halt > q_continue sets in at once, so slots soon stand at different steps
 HALTING = {"arch.no_ACT_continue": False, "arch.halt_max_steps": 5}
-
-
-def kill_at(step: int, args: list[str], cwd: Path, folder: Path, processes: int) -> None:
-    """Start training and kill -9 all its processes once it has logged `step`."""
-    process = subprocess.Popen(
-        command("pretrain.py", args, processes),
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    log = folder / "metrics.jsonl"
-    try:
-        for _ in range(20_000):
-            if log.exists() and log.read_text().count("\n") >= step:
-                break
-            assert process.poll() is None, "the run ended before it was killed"
-            time.sleep(0.005)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def tensors(value: object, path: str = "") -> dict[str, torch.Tensor]:
-    """All tensors of a nested structure by path; other leaves as tensors of their repr's bytes."""
-    if isinstance(value, torch.Tensor):
-        return {path: value}
-    if isinstance(value, dict):
-        found: dict[str, torch.Tensor] = {}
-        for key, item in value.items():
-            found |= tensors(item, f"{path}/{key}")
-        return found
-    return {path: torch.tensor(list(repr(value).encode()))}
-
-
-def different(one: object, two: object) -> list[str]:
-    """Paths at which two nested structures differ in any bit."""
-    left, right = tensors(one), tensors(two)
-    assert left.keys() == right.keys()
-    return [path for path in left if not torch.equal(left[path], right[path])]
 
 
 @pytest.mark.parametrize("processes", [0, 2])
@@ -67,7 +22,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, processes: int)
     start("pretrain.py", tiny(data, whole, **settings), tmp_path, processes)
 
     args = tiny(data, broken, **settings, load_checkpoint="latest")
-    kill_at(random.Random(processes).randrange(9, STEPS - 15), args, tmp_path, broken, processes)
+    kill_at("pretrain.py", random.Random(processes).randrange(9, STEPS - 15), args, tmp_path, broken, processes)
     assert not weights_path(broken, STEPS).exists()
     output = start("pretrain.py", args, tmp_path, processes)
     assert "going on from step" in output

@@ -76,6 +76,18 @@ def latest_step(folder: Path) -> int | None:
     return steps[-1] if steps else None
 
 
+def latest_weights(folder: Path) -> Path:
+    """The weights of the newest step of `folder`.
+
+    Raises:
+        UserError: there are none.
+    """
+    steps = [int(path.name[5:]) for path in folder.glob("step_*") if path.name[5:].isdigit()]
+    if not steps:
+        raise UserError(f"load_checkpoint={folder}: there is no step_<N> in this folder.")
+    return weights_path(folder, max(steps))
+
+
 def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path, skip: tuple[str, ...] = ()) -> None:
     """Refuse weights of another architecture.
 

@@ -6,12 +6,12 @@ A configuration is YAML composed by Hydra, turned into plain values once and che
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from utils.device import DeviceName
 from utils.errors import UserError, did_you_mean
@@ -72,31 +72,63 @@ class RunConfig(BaseModel):
     compile: bool | Literal["auto"] = "auto"
 
 
-class OptimizationConfig(BaseModel):
-    """What `models.training.TrainState` needs to know."""
+class DenseOptimization(BaseModel):
+    """How the weights are trained; every training program has these keys."""
 
     global_batch_size: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
     lr: float = Field(ge=0)
     lr_min_ratio: float = Field(ge=0, le=1)
-    lr_warmup_steps: int = Field(ge=0)
     beta1: float = Field(ge=0, lt=1)
     beta2: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
-    puzzle_emb_lr: float = Field(ge=0)
-    puzzle_emb_weight_decay: float = Field(ge=0)
     ema: bool = False
     ema_rate: float = Field(default=0.999, ge=0, lt=1)
-    freeze_weights: bool = False
     optimizer: OptimizerName = "adam_atan2"
     grad_accum_steps: int = Field(default=1, ge=1)
     grad_clip_norm: float | None = Field(default=None, gt=0)
 
 
-class PretrainConfig(RunConfig, OptimizationConfig):
-    """cfg_pretrain.yaml: the published keys with their defaults, and ours."""
+class OptimizationConfig(DenseOptimization):
+    """What `models.training.TrainState` needs to know."""
+
+    lr_warmup_steps: int = Field(ge=0)
+    puzzle_emb_lr: float = Field(ge=0)
+    puzzle_emb_weight_decay: float = Field(ge=0)
+    freeze_weights: bool = False
+
+
+class TrainingConfig(DenseOptimization):
+    """What every training program needs to know of the run itself: names, checkpoints, logs, the machine."""
+
+    model_config = ConfigDict(extra="forbid")
 
     arch: ArchConfig
+    project_name: str | None = None
+    run_name: str | None = None
+    checkpoint_path: str | None = None
+    load_checkpoint: str | None = None
+    checkpoint_every_eval: bool = False
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    keep_train_states: int = Field(default=2, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    eval_halt_max_steps: int | None = Field(default=None, ge=1)
+    wandb_mode: WandbMode | None = None
+    device: DeviceName = "auto"
+    compile: bool | Literal["auto"] = "auto"
+
+    @model_validator(mode="after")
+    def _micro_batches_fit(self) -> "TrainingConfig":
+        if self.global_batch_size % self.grad_accum_steps:
+            raise ValueError(
+                f"grad_accum_steps {self.grad_accum_steps} does not divide global_batch_size {self.global_batch_size}"
+            )
+        return self
+
+
+class PretrainConfig(RunConfig, TrainingConfig, OptimizationConfig):
+    """cfg_pretrain.yaml: the published keys with their defaults, and ours."""
+
     evaluators: list[EvaluatorConfig] = []
     epochs: int = Field(ge=1)
     eval_interval: int | None = Field(default=None, ge=1)
@@ -106,16 +138,8 @@ class PretrainConfig(RunConfig, OptimizationConfig):
     eval_halt_threshold: float = Field(default=0.5, ge=0, lt=1)
     eval_halt_unchanged: bool = True
     eval_batch_size: int | None = Field(default=None, ge=1)
-    checkpoint_every_eval: bool = False
-    project_name: str | None = None
-    run_name: str | None = None
-    checkpoint_path: str | None = None
     augmentation: str | None = None
     data_builder: DataBuilderConfig | None = None
-    max_steps: int | None = Field(default=None, ge=1)
-    checkpoint_every_steps: int | None = Field(default=None, ge=1)
-    keep_train_states: int = Field(default=2, ge=1)
-    wandb_mode: WandbMode | None = None
     show_example: bool = True
     data_on_device: bool | Literal["auto"] = "auto"
     num_workers: int | None = Field(default=None, ge=0)
@@ -128,10 +152,6 @@ class PretrainConfig(RunConfig, OptimizationConfig):
             raise ValueError(
                 f"eval_interval {interval} does not divide epochs {self.epochs}: use for example "
                 f"eval_interval={divisor}, or eval_interval=null to evaluate at the end only"
-            )
-        if self.global_batch_size % self.grad_accum_steps:
-            raise ValueError(
-                f"grad_accum_steps {self.grad_accum_steps} does not divide global_batch_size {self.global_batch_size}"
             )
         return self
 
@@ -151,6 +171,75 @@ class EvaluateConfig(RunConfig):
     global_batch_size: int | None = Field(default=None, ge=1)
     save_path: str | None = None
     show_example: bool = False
+
+
+class TextConfig(TrainingConfig):
+    """cfg_text.yaml and the cfg_tinystories_*.yaml made of it."""
+
+    # data
+    data_files: list[str] = []
+    data_files_test: list[str] = []
+    data_name: str
+    data_cache: str | None = None
+    held_out: float = Field(gt=0, lt=1)
+    streaming: bool = False
+    seq_len: int = Field(ge=2)
+    num_workers: int | None = Field(default=None, ge=0)
+
+    # tokenizer
+    tokenizer: str
+    vocab_file: str | None = None
+    merges_file: str | None = None
+    max_vocab: int | None = Field(default=None, ge=1)
+    cap: Literal["frequency", "lowest_ids"] = "frequency"
+    cap_sample: int = Field(ge=1)
+
+    # length and evaluation, in sequences
+    max_sequences: int = Field(ge=1)
+    eval_interval: int | None = Field(default=None, ge=1)
+    eval_batches: int = Field(ge=1)
+
+    # optimization
+    lr_warmup_ratio: float = Field(ge=0, le=1)
+
+    def optimization(self, total_steps: int) -> OptimizationConfig:
+        """What the training state needs; the warm-up is a share of `total_steps`. No puzzle embedding to train."""
+        shared = {name: getattr(self, name) for name in DenseOptimization.model_fields}
+        return OptimizationConfig(
+            **shared,
+            lr_warmup_steps=round(self.lr_warmup_ratio * total_steps),
+            puzzle_emb_lr=0.0,
+            puzzle_emb_weight_decay=0.0,
+        )
+
+
+class GenerateConfig(BaseModel):
+    """cfg_generate.yaml."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    load_checkpoint: str
+    prompts: list[str] = []
+    prompts_file: str | None = None
+    temperature: list[Annotated[float, Field(ge=0)]] = Field(min_length=1)
+    top_k: list[Annotated[int, Field(ge=1)] | None] = Field(min_length=1)
+    seed: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    max_new_tokens: int = Field(ge=1)
+    halting: bool = False
+    halt_max_steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(ge=1)
+    output: str | None = None
+    device: DeviceName = "auto"
+
+    @field_validator("temperature", "top_k", "seed", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return value if isinstance(value, list) else [value]
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _prompts_are_text(cls, value: Any) -> Any:
+        return [str(prompt) for prompt in value] if isinstance(value, list) else value
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

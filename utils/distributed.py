@@ -135,6 +135,16 @@ def sum_over_ranks(values: dict[str, Tensor]) -> dict[str, float]:
     return SummedScalars(values).read() if values else {}
 
 
+def summed_over_ranks(tensor: Tensor) -> tuple[Tensor, int]:
+    """(the sum over all ranks of a tensor that each has, without gradient; the number of ranks)."""
+    total = tensor.detach()
+    if not dist.is_initialized():
+        return total, 1
+    total = total.clone()
+    dist.all_reduce(total)
+    return total, dist.get_world_size()
+
+
 def gather_rows(tensor: Tensor) -> Tensor:
     """Concatenate the ranks' [rows, ...] tensors along the first axis, bit by bit, on every rank."""
     if not dist.is_initialized():

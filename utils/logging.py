@@ -17,8 +17,8 @@ PERF_FILE = "perf.jsonl"
 
 
 def new_wandb_id() -> str:
-    """An identifier under which W&B keeps a run over restarts."""
-    return secrets.token_hex(4)
+    """An identifier under which W&B keeps a run over restarts: WANDB_RUN_ID, else a random one."""
+    return os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
 
 
 def choose_wandb_mode(wanted: WandbMode | None) -> tuple[WandbMode, str]:
@@ -60,8 +60,18 @@ class RunLog:
         name: str,
         wandb_id: str,
         wandb_mode: WandbMode,
+        shown: dict[str, str],
     ):
-        """Open the log in `folder`; lines of steps from `first_step` on, left by an interrupted run, are cut off."""
+        """Open the log in `folder`; lines of steps from `first_step` on, left by an interrupted run, are cut off.
+
+        Args:
+            folder: the run folder.
+            first_step, total_steps: what the progress bar counts.
+            config: the configuration, for W&B.
+            project, name, wandb_id, wandb_mode: the run in W&B. All other WANDB_* variables are W&B's own to read.
+            shown: word in the progress bar -> name of the metric whose newest value it shows.
+        """
+        self._shown, self._latest = shown, {}
         self._metrics = _open_for_append(folder / METRICS_FILE, first_step)
         self._perf = _open_for_append(folder / PERF_FILE, first_step)
         # in a log file a line every half minute is enough
@@ -71,8 +81,11 @@ class RunLog:
         if wandb_mode != "disabled":
             import wandb
 
+            # an argument goes before the variable of its name, so what the variable says is what is given
+            resume: Any = os.environ.get("WANDB_RESUME") or "allow"
+            place = os.environ.get("WANDB_DIR") or str(folder)
             self._wandb = wandb.init(
-                project=project, name=name, id=wandb_id, resume="allow", mode=wandb_mode, config=config, dir=str(folder)
+                project=project, name=name, id=wandb_id, resume=resume, mode=wandb_mode, config=config, dir=place
             )
 
     def step(self, step: int, metrics: dict[str, float], perf: dict[str, float]) -> None:
@@ -81,11 +94,8 @@ class RunLog:
         _write_line(self._perf, {"step": step, **perf})
         if self._wandb is not None:
             self._wandb.log({**metrics, **perf}, step=step)
-        shown = {
-            "loss": f"{metrics.get('train/lm_loss', 0.0):.3f}",
-            "exact": f"{metrics['train/exact_accuracy']:.3f}" if "train/exact_accuracy" in metrics else "-",
-            "examples/s": f"{perf.get('perf/examples_per_second', 0.0):.0f}",
-        }
+        self._latest |= {**metrics, **perf}
+        shown = {word: f"{self._latest[key]:.4g}" for word, key in self._shown.items() if key in self._latest}
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(1)
 

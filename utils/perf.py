@@ -10,7 +10,7 @@ class StepTimer:
 
     Args:
         amounts: what a step holds, by the name of its rate: {"examples": 768} gives perf/examples_per_second.
-        flops: floating-point operations of a step on all devices (models.flops), for perf/tflops.
+        flops: floating-point operations of a step on all devices (models.flops), for perf/tflops; 0 where unknown.
         device: where the memory is watched (CUDA only).
     """
 
@@ -29,7 +29,8 @@ class StepTimer:
         self._began = now
         perf = {f"perf/{name}_per_second": amount / seconds for name, amount in self._amounts.items()}
         perf |= {"perf/step_ms": 1000 * seconds, "perf/data_wait_ms": 1000 * waited}
-        perf["perf/tflops"] = self._flops / seconds / 1e12
+        if self._flops:
+            perf["perf/tflops"] = self._flops / seconds / 1e12
         if self._device.type == "cuda":
             perf["perf/peak_memory_gb"] = torch.cuda.max_memory_allocated(self._device) / 1e9
         return perf

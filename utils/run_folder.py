@@ -1,5 +1,6 @@
 """Which folder a run writes to, and whether it goes on from a checkpoint."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ class RunPlan:
     resume: tuple[Path, int] | None = None  # folder and step of the checkpoint to go on from
     weights: Path | None = None  # weights to start a new run from
     note: str = ""
+
+    @property
+    def source(self) -> Path | None:
+        """The folder of the checkpoint it starts from."""
+        return self.resume[0] if self.resume is not None else self.weights.parent if self.weights is not None else None
 
 
 def plan_run(
@@ -112,8 +118,9 @@ def _resume(source: Path, step: int, folder: Path) -> RunPlan:
         )
     state = load_train_state(train_state_path(source, step))
     run = state["run"]
+    wandb_id = os.environ.get("WANDB_RUN_ID") or run["wandb_id"]
     note = f"going on from step {step} of {source}"
-    return RunPlan(folder, run["project"], run["name"], run["wandb_id"], resume=(source, step), note=note)
+    return RunPlan(folder, run["project"], run["name"], wandb_id, resume=(source, step), note=note)
 
 
 def _newest_run(project: Path, config: Mapping[str, Any] | None) -> Path | None:

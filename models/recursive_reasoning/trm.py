@@ -23,10 +23,11 @@ class TinyRecursiveInner(InnerModel):
     """The recursion of TRM."""
 
     states: ClassVar = {"z_H": "H_init", "z_L": "L_init"}
+    level_class: ClassVar[type[Level]] = Level
 
     def __init__(self, config: ReasonerConfig):
         super().__init__(config)
-        self.L_level = Level(config, config.L_layers, self.positions)
+        self.L_level = self.level_class(config, config.L_layers, self.positions)
 
     def cycle(self, z_H: Tensor, z_L: Tensor, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
         for _ in range(self.config.L_cycles):

@@ -120,7 +120,9 @@ def test_classes_that_do_not_exist():
 
 @pytest.mark.parametrize("name", ["losses@Score", "ema@EMA", "recursive_reasoning.trm@TinyRecursiveModel"])
 def test_a_class_that_is_no_loss(name: str):
-    assert f"arch.loss.name='{name}' is no loss head; use losses@ACTLossHead" in refusal(arch(loss={"name": name}))
+    assert f"arch.loss.name='{name}' is no loss head for puzzles; use losses@ACTLossHead" in refusal(
+        arch(loss={"name": name})
+    )
 
 
 def test_losses_that_do_not_exist():

@@ -13,7 +13,7 @@ from utils.logging import METRICS_FILE, PERF_FILE, RunLog, choose_wandb_mode, ne
 
 
 def open_log(folder: Path, first_step: int = 1) -> RunLog:
-    return RunLog(folder, first_step, 10, {}, "project", "name", "id", "disabled")
+    return RunLog(folder, first_step, 10, {}, "project", "name", "id", "disabled", {"loss": "train/lm_loss"})
 
 
 def write(folder: Path, first: int, last: int, slow: bool = False) -> None:
@@ -158,7 +158,7 @@ def test_what_is_handed_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return Run()
 
     monkeypatch.setattr(wandb, "init", init)
-    log = RunLog(tmp_path, 4, 10, {"lr": 1}, "project", "name", "12ab", "offline")
+    log = RunLog(tmp_path, 4, 10, {"lr": 1}, "project", "name", "12ab", "offline", {})
     log.step(4, {"train/lm_loss": 2.0}, {"perf/step_ms": 3.0})
     log.close()
     settings, line, end = calls

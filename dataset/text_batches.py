@@ -1,0 +1,307 @@
+"""Batches of text: documents packed into rows, in an order that a few numbers continue.
+
+A row has `seq_len` positions of one or several documents. A document of the tokens t1 ... tn is given as
+EOS t1 ... tn -> t1 ... tn EOS, n + 1 positions, so that beginning and ending are learnt too. It is cut only if it is
+longer than a row: into full rows and a rest; nothing of it is lost, the last label of a piece is the first input of the
+next. Batches are dictionaries of int32 arrays [rows, seq_len]:
+
+    inputs     tokens; EOS in padding
+    labels     the next token of the same document; IGNORE_LABEL_ID in padding
+    documents  number of the document within its row, from 0; NO_DOCUMENT in padding
+
+Rows are packed from windows of documents (`dataset.text_windows`). What fits badly waits for the next window, at the
+end of an epoch it is given nevertheless. All ranks see the same windows and take their own rows of the global batch, so
+the number of processes does not change what is trained on.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dataset.text_documents import Documents
+from dataset.text_packing import pack
+from dataset.text_tokenizer import TextTokenizer
+from dataset.text_windows import InOrder, Numbers, Shuffled, Windows
+from utils.constants import IGNORE_LABEL_ID, NO_DOCUMENT
+from utils.errors import UserError
+
+Batch = dict[str, np.ndarray]
+Position = dict[str, Any]
+
+WINDOW = 2048  # documents
+_BADLY_FILLED = 0.9  # share of a row below which its pieces may wait for the next window
+_WAITING = 16  # one piece in so many, at most, waits
+
+# what a random stream is for, so that no two share their numbers (1: dataset.text_windows)
+_PACKING, _EVALUATION = 2, 3
+
+
+class Piece(NamedTuple):
+    """A document, or a part of one that is longer than a row."""
+
+    document: Numbers
+    number: int  # which part
+    sequence: np.ndarray  # int32 [positions + 1]: the inputs, then the last label
+
+
+class TextBatches:
+    """An endless iterator over (batch, position behind it), epoch after epoch.
+
+    The position behind the batch that was last trained on is what a checkpoint needs: plain numbers, a few KB, the same
+    on all ranks. It depends on neither batch size nor number of ranks. A prefetch may be ahead of it.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        tokenizer: TextTokenizer,
+        *,
+        seq_len: int,
+        global_batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        window: int = WINDOW,
+        keep_tokens: bool | None = None,
+    ):
+        """Begin with the first epoch.
+
+        Args:
+            documents: what to train on. Streaming: in their order, shuffled within windows; otherwise each epoch
+                shuffles all, and making this object reads the files once.
+            tokenizer: makes the tokens.
+            seq_len: positions of a row.
+            global_batch_size: rows of all ranks together.
+            seed: of the order.
+            rank: this process.
+            world_size: number of processes.
+            window: documents that are packed together.
+            keep_tokens: keep the tokens of all documents in memory once made, about 600 bytes a story; None: unless
+                streaming, where it is impossible.
+
+        Raises:
+            UserError: an argument is wrong, or there are no documents.
+        """
+        if documents.streaming and keep_tokens:
+            raise UserError("keep_tokens=true needs streaming=false: streaming keeps a window of documents only.")
+        _check_sizes(seq_len=seq_len, global_batch_size=global_batch_size, window=window)
+        self.rows = _rows_of_rank(global_batch_size, rank, world_size)
+        self.seq_len, self.global_batch_size, self.seed, self.window = seq_len, global_batch_size, seed, window
+        self.eos_id = tokenizer.eos_id
+        self.windows: Windows
+        if documents.streaming:
+            self.windows = InOrder(documents, tokenizer)
+        else:
+            self.windows = Shuffled(documents, tokenizer, seed, keep=keep_tokens is not False)
+            if not len(self.windows.places):
+                raise UserError(_no_documents(documents))
+        self.documents = documents
+        self.settings = {
+            "seed": seed,
+            "seq_len": seq_len,
+            "window": window,
+            "streaming": documents.streaming,
+            "documents": _digest(documents),
+            "tokenizer": tokenizer.digest,
+        }
+        self._given = 0  # rows, since the beginning
+        self._begin_window(0, 0, self.windows.first, [])
+
+    def __iter__(self) -> "TextBatches":
+        return self
+
+    def __next__(self) -> tuple[Batch, Position]:
+        """This rank's rows of the next global batch, and the position behind it."""
+        rows: list[list[Piece]] = []
+        while len(rows) < self.global_batch_size:
+            if self._packed is None:
+                self._packed, self._waiting = self._pack_window()
+            some = self._packed[self._row :][: self.global_batch_size - len(rows)]
+            rows += some
+            self._row += len(some)
+            if len(rows) < self.global_batch_size:
+                self._go_on()
+        self._given += len(rows)
+        return _batch(rows[self.rows], self.seq_len, self.eos_id), self.state_dict()
+
+    def state_dict(self) -> Position:
+        """The position behind the batch last taken.
+
+        `epoch`, `window` (of the epoch), `start` and `carried` (what the window begins with), `row` (rows of the window
+        that have been given), `rows` (given since the beginning), `settings`.
+        """
+        return {
+            "epoch": self._epoch,
+            "window": self._window,
+            "start": list(self._start),
+            "carried": [[*piece.document, piece.number] for piece in self._carried],
+            "row": self._row,
+            "rows": self._given,
+            "settings": self.settings,
+        }
+
+    def load_state_dict(self, position: Position) -> None:
+        """Go on behind the batch that came with `position`; only the documents of its window are tokenised.
+
+        Raises:
+            UserError: the position belongs to other data or settings.
+        """
+        before = position["settings"]
+        changed = [key for key in self.settings if self.settings[key] != before.get(key)]
+        if changed:
+            raise UserError(
+                f"the checkpoint's position in the data does not fit: changed are {', '.join(changed)} "
+                f"(before: {', '.join(f'{key} {before.get(key)}' for key in changed)}). Resume with the same text, "
+                "tokenizer and settings, or start a new run from the weights."
+            )
+        documents: list[Numbers] = [tuple(carried[:-1]) for carried in position["carried"]]
+        numbers = [carried[-1] for carried in position["carried"]]
+        cut = map(self._cut, documents, self.windows.tokens(documents))
+        carried = [pieces[number] for pieces, number in zip(cut, numbers, strict=True)]
+        self._begin_window(position["epoch"], position["window"], tuple(position["start"]), carried)
+        self._row, self._given = position["row"], position["rows"]
+
+    def _begin_window(self, epoch: int, window: int, start: Numbers, carried: list[Piece]) -> None:
+        self._epoch, self._window, self._start, self._carried = epoch, window, start, carried
+        self._row = 0
+        self._packed: list[list[Piece]] | None = None  # rows of this window
+        self._waiting: list[Piece] = []  # what it leaves to the next
+
+    def _pack_window(self) -> tuple[list[list[Piece]], list[Piece]]:
+        """Rows of this window, and pieces for the next; notes where that begins."""
+        documents, tokens, self._next_start = self.windows.window(self._epoch, self._start, self.window)
+        self._is_last = len(documents) < self.window
+        cut = [piece for pieces in map(self._cut, documents, tokens) for piece in pieces]
+        rng = np.random.default_rng((self.seed, _PACKING, self._epoch, self._window))
+        return _pack([*self._carried, *cut], self.seq_len, rng, 0 if self._is_last else self.window // _WAITING)
+
+    def _go_on(self) -> None:
+        """To the next window."""
+        if not self._is_last:
+            self._begin_window(self._epoch, self._window + 1, self._next_start, self._waiting)
+        elif self._packed or self._window:
+            self._begin_window(self._epoch + 1, 0, self.windows.first, [])
+        else:
+            raise UserError(_no_documents(self.documents))
+
+    def _cut(self, document: Numbers, tokens: np.ndarray) -> list[Piece]:
+        return _cut(document, tokens, self.seq_len, self.eos_id)
+
+
+def eval_batches(
+    documents: Documents,
+    tokenizer: TextTokenizer,
+    *,
+    seq_len: int,
+    global_batch_size: int,
+    max_batches: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[Batch]:
+    """This rank's rows of the first `max_batches` batches of `documents` (None: all), the same in every run.
+
+    The last batch is filled up with rows of padding.
+
+    Raises:
+        UserError: an argument is wrong, or there are no documents.
+    """
+    _check_sizes(seq_len=seq_len, global_batch_size=global_batch_size)
+    if max_batches is not None:
+        _check_sizes(max_batches=max_batches)
+    mine = _rows_of_rank(global_batch_size, rank, world_size)
+    windows = InOrder(documents, tokenizer)
+    rows: list[list[Piece]] = []
+    waiting: list[Piece] = []
+    start, last, number = windows.first, False, 0
+    while not last and (max_batches is None or len(rows) < max_batches * global_batch_size):
+        found, tokens, start = windows.window(0, start, WINDOW)
+        last = len(found) < WINDOW
+        for document, ids in zip(found, tokens, strict=True):
+            waiting += _cut(document, ids, seq_len, tokenizer.eos_id)
+        # shuffled, because packing puts the long documents first, and not all batches may be wanted
+        rng = np.random.default_rng((0, _EVALUATION, number))
+        packed, waiting = _pack(waiting, seq_len, rng, 0 if last else WINDOW // _WAITING)
+        rows += packed
+        number += 1
+    if not rows:
+        raise UserError(_no_documents(documents))
+    starts = range(0, len(rows), global_batch_size)[:max_batches]
+    chosen = [(rows[start : start + global_batch_size] + [[]] * global_batch_size)[mine] for start in starts]
+    return [_batch(some, seq_len, tokenizer.eos_id) for some in chosen]
+
+
+def _cut(document: Numbers, tokens: np.ndarray, seq_len: int, eos_id: int) -> list[Piece]:
+    """A document as pieces of up to `seq_len` positions."""
+    whole = np.empty(len(tokens) + 2, np.int32)
+    whole[0] = whole[-1] = eos_id
+    whole[1:-1] = tokens
+    starts = range(0, len(whole) - 1, seq_len)
+    return [Piece(document, number, whole[start : start + seq_len + 1]) for number, start in enumerate(starts)]
+
+
+def _pack(
+    pieces: Sequence[Piece], seq_len: int, rng: np.random.Generator, most_waiting: int
+) -> tuple[list[list[Piece]], list[Piece]]:
+    """Full rows in random order, and up to `most_waiting` pieces of those that are filled worst."""
+    pieces = [pieces[index] for index in rng.permutation(len(pieces))]
+    lengths = [len(piece.sequence) - 1 for piece in pieces]
+    rows = pack(lengths, seq_len)
+    filled = [sum(lengths[index] for index in row) for row in rows]
+    waiting: list[int] = []
+    kept = list(range(len(rows)))
+    for row in sorted(kept, key=filled.__getitem__):
+        if filled[row] >= _BADLY_FILLED * seq_len or len(waiting) + len(rows[row]) > most_waiting:
+            break
+        waiting += rows[row]
+        kept.remove(row)
+    # in the order of the shuffle: packing put the longest first
+    shuffled = [[pieces[index] for index in sorted(rows[row])] for row in rng.permutation(kept)]
+    return shuffled, [pieces[index] for index in sorted(waiting)]
+
+
+def _batch(rows: Sequence[Sequence[Piece]], seq_len: int, eos_id: int) -> Batch:
+    shape = (len(rows), seq_len)
+    inputs = np.full(shape, eos_id, np.int32)
+    labels = np.full(shape, IGNORE_LABEL_ID, np.int32)
+    documents = np.full(shape, NO_DOCUMENT, np.int32)
+    for row, pieces in enumerate(rows):
+        end = 0
+        for number, piece in enumerate(pieces):
+            start, end = end, end + len(piece.sequence) - 1
+            inputs[row, start:end] = piece.sequence[:-1]
+            labels[row, start:end] = piece.sequence[1:]
+            documents[row, start:end] = number
+    return {"inputs": inputs, "labels": labels, "documents": documents}
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise UserError(f"{name} {size}: must be at least 1.")
+
+
+def _rows_of_rank(global_batch_size: int, rank: int, world_size: int) -> slice:
+    if global_batch_size % world_size:
+        raise UserError(
+            f"global_batch_size {global_batch_size} is not divisible by {world_size} processes: use for example "
+            f"global_batch_size={-(-global_batch_size // world_size) * world_size}."
+        )
+    local = global_batch_size // world_size
+    return slice(rank * local, (rank + 1) * local)
+
+
+def _no_documents(documents: Documents) -> str:
+    return (
+        f"there are no documents ({documents.describe()}). Give more text, with lines of <|endoftext|> between its "
+        "documents, another share held_out, or files of its own to hold out (validation)."
+    )
+
+
+def _digest(documents: Documents) -> str:
+    """Of what tells other files from these, wherever they lie."""
+    files = [[Path(file.name).name, file.size] for file in documents.files]
+    return hashlib.sha256(json.dumps([files, repr(documents.part)]).encode()).hexdigest()

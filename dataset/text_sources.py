@@ -1,0 +1,176 @@
+"""Where text is: local files, or files of a Hugging Face data set, read by byte ranges.
+
+A source is a file, a folder (its `*.txt`), a glob, or the name of a Hugging Face data set, `owner/name`, or
+`owner/name/pattern` for some of its files. `roneneldan/TinyStories` alone means its first version
+(`TinyStories-*.txt`; the second is `roneneldan/TinyStories/TinyStoriesV2-*.txt`).
+"""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Protocol
+
+from dataset.hub import hub_file, reaching_hub
+from utils.errors import UserError
+
+Source = str | Path
+CACHE = Path("data/hf")  # folders of downloaded data sets, by name
+_PATTERNS = {"roneneldan/TinyStories": "TinyStories-*.txt"}
+_ALL_TEXT = "*.txt"
+# owner/name, or owner/name/pattern; a/b.txt and a/b/c are misspelt paths
+_HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w.-]+(?<!\.txt))(?:/(.*\*.*|.+\.txt))?")
+
+
+class TextFile(Protocol):
+    """A file that can be read in parts."""
+
+    name: str  # for messages
+    key: str  # the same for the same file, however it was named
+    size: int  # bytes
+
+    def read(self, start: int, length: int) -> bytes:
+        """Up to `length` bytes from byte `start` on; fewer only at the end of the file."""
+        ...
+
+
+class LocalFile:
+    """A file on disk, opened for each read."""
+
+    def __init__(self, path: Path):
+        self.path, self.name, self.key = path, str(path), str(path.resolve())
+        try:
+            self.size = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+
+    def read(self, start: int, length: int) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(start)
+                return file.read(length)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read: {error.strerror}.") from error
+
+
+class HubFile:
+    """A file of a Hugging Face data set, of which only what is read is downloaded."""
+
+    def __init__(self, path: str, size: int):
+        self.path, self.size = path, size
+        self.name = self.key = f"hf://{path}"
+        self._handle: Any = None
+
+    def read(self, start: int, length: int) -> bytes:
+        from huggingface_hub import HfFileSystem
+
+        otherwise = "or resume the run then; streaming=false downloads the whole first"
+        with reaching_hub(f"bytes {start}..{start + length} of {self.name}", otherwise):
+            if self._handle is None:
+                self._handle = HfFileSystem().open(self.path, "rb")
+            self._handle.seek(start)
+            return self._handle.read(length)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+
+def find_files(sources: Sequence[Source], streaming: bool, cache_folder: Path | None) -> list[TextFile]:
+    """The files of all sources, in the order given, those of one source by name; a file given twice is taken once.
+
+    Args:
+        sources: see the head of this module.
+        streaming: read the files of a Hugging Face data set where they are instead of downloading them first.
+        cache_folder: for the files of a Hugging Face data set; what is there is never loaded from the hub. None:
+            data/hf/{name}.
+
+    Raises:
+        UserError: a source has no files, or cannot be reached.
+    """
+    if not sources:
+        raise UserError("no source of text is given: name a file, a folder with .txt files or a Hugging Face data set.")
+    found: dict[str, TextFile] = {}
+    for source in sources:
+        local = _local_paths(source)
+        files = _hub_files(str(source), streaming, cache_folder) if local is None else map(LocalFile, local)
+        for file in files:
+            found.setdefault(file.key, file)
+    return list(found.values())
+
+
+def _local_paths(source: Source) -> list[Path] | None:
+    """The local files that `source` names; None if it is the name of a Hugging Face data set."""
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return _text_files(path)
+    if _HUB_NAME.fullmatch(str(source)) and not Path(path.parts[0]).exists():
+        return None
+    if any(character in "*?[" for character in str(source)):
+        base = Path(path.anchor)
+        paths = sorted(path for path in base.glob(str(path.relative_to(base))) if path.is_file())
+        if paths:
+            return paths
+        raise UserError(f"no file matches {source} (from {Path.cwd()}): correct the pattern.")
+    raise UserError(
+        f"there is no {source} (from {Path.cwd()}). A source of text is a file, a folder with .txt files, a glob, or a "
+        "Hugging Face data set such as roneneldan/TinyStories."
+    )
+
+
+def _text_files(folder: Path) -> list[Path]:
+    paths = sorted(path for path in folder.glob(_ALL_TEXT) if path.is_file())
+    if not paths:
+        others = sorted({path.suffix for path in folder.iterdir() if path.is_file()} - {""})
+        found = f", only {' '.join(others)}" if others else ""
+        raise UserError(
+            f"{folder} has no .txt files{found}. Text is read from plain text "
+            "files; those of TinyStories: hf download roneneldan/TinyStories --repo-type dataset "
+            f"--include 'TinyStories-*.txt' --local-dir {folder}"
+        )
+    return paths
+
+
+def _hub_files(source: str, streaming: bool, cache_folder: Path | None) -> Sequence[TextFile]:
+    """Files of a Hugging Face data set: from the cache folder if they are there, else from the hub."""
+    match = _HUB_NAME.fullmatch(source)
+    assert match is not None
+    repo, pattern = match[1], match[2] or _PATTERNS.get(match[1], _ALL_TEXT)
+    cache = cache_folder or CACHE / repo.split("/")[1]
+    cached = _cached(cache, pattern)
+    if cached:
+        return cached
+    otherwise = f"or put its text files into {cache}, or give local text (there is no local {source})"
+    sizes = _list_repo(repo, pattern, otherwise)
+    if streaming:
+        return [HubFile(f"datasets/{repo}/{name}", size) for name, size in sizes.items()]
+    # Downloaded aside and moved when all are there, so that a part of them is never taken for the data set.
+    aside = cache / ".downloading"
+    for name in sizes:
+        hub_file(repo, name, otherwise, "dataset", aside)
+    for name in sizes:
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (aside / name).replace(cache / name)
+    return _cached(cache, pattern)
+
+
+def _cached(cache: Path, pattern: str) -> list[LocalFile]:
+    return [LocalFile(path) for path in sorted(cache.glob(pattern)) if path.is_file()]
+
+
+def _list_repo(repo: str, pattern: str, otherwise: str) -> dict[str, int]:
+    """Name within the data set -> bytes, of its files that match, sorted."""
+    from huggingface_hub import HfFileSystem
+
+    with reaching_hub(f"the list of files of the Hugging Face data set {repo}", otherwise):
+        infos: Any = HfFileSystem().find(f"datasets/{repo}", detail=True)
+    sizes = {path.removeprefix(f"datasets/{repo}/"): info["size"] for path, info in sorted(infos.items())}
+    # a pattern without folders means the top folder, as it does on disk
+    matching = {n: s for n, s in sizes.items() if fnmatch(n, pattern) and n.count("/") == pattern.count("/")}
+    if not matching:
+        raise UserError(
+            f"the Hugging Face data set {repo} has no files {pattern}: it has {', '.join(sizes) or 'none at all'}. "
+            f"Only plain text is read; name other files with {repo}/PATTERN."
+        )
+    return matching

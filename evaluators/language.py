@@ -1,0 +1,72 @@
+"""How well a language model predicts held-out text."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from models.text_loss import TextLossHead
+from utils.constants import IGNORE_LABEL_ID
+from utils.distributed import sum_over_ranks
+from utils.errors import UserError
+
+SUMS = ("count", "loss", "right", "halted_loss", "halted_steps")  # over labelled tokens
+
+
+def evaluate_language(
+    head: TextLossHead, batches: Sequence[dict[str, np.ndarray]], device: torch.device
+) -> dict[str, float]:
+    """Score the answers to all labelled tokens of `batches`, each token counting the same.
+
+    Args:
+        head: the model, with the weights to be evaluated.
+        batches: this rank's rows: inputs, labels, documents, int32 [rows, seq].
+        device: where the model is.
+
+    Returns:
+        The same on every rank, over the rows of all: eval/lm_loss (nats a token, without any other loss),
+        eval/perplexity (its exponential) and eval/accuracy after the last ACT step; and, where each position halts by
+        itself, eval/perplexity_halted and eval/steps, its mean number of ACT steps.
+
+    Raises:
+        UserError: no token has a label.
+    """
+    was_training = head.training
+    head.eval()
+    zero = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    sums: dict[str, torch.Tensor] = dict.fromkeys(SUMS, zero)
+    for arrays in batches:
+        batch = {key: torch.from_numpy(values).to(device) for key, values in arrays.items()}
+        labelled = batch["labels"] != IGNORE_LABEL_ID
+        last = halted = head.scores(batch)
+        if head.model.max_steps > 1:
+            # a second pass: a position that has halted is seen by the later ones as it then was
+            halted = head.scores(batch, halting=True)
+        found = {
+            "count": labelled,
+            "loss": last.losses,
+            "right": last.right & labelled,
+            "halted_loss": halted.losses,
+            "halted_steps": halted.steps.where(labelled, 0),
+        }
+        sums = {name: sums[name] + found[name].sum(dtype=zero.dtype) for name in SUMS}
+    head.train(was_training)
+
+    total = sum_over_ranks(sums)
+    count = total.pop("count")
+    if not count:
+        raise UserError("there is no held-out token to evaluate on: give longer data_files_test or a larger held_out.")
+    mean = {key: value / count for key, value in total.items()}
+    return {
+        "eval/lm_loss": mean["loss"],
+        "eval/perplexity": perplexity(mean["loss"]),
+        "eval/accuracy": mean["right"],
+        "eval/perplexity_halted": perplexity(mean["halted_loss"]),
+        "eval/steps": mean["halted_steps"],
+    }
+
+
+def perplexity(loss: float) -> float:
+    """`exp(loss)`, infinite where that is too large for a float."""
+    return math.exp(loss) if loss < 700 else math.inf

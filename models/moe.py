@@ -1,0 +1,166 @@
+"""Mixtures of experts: the feed-forward of MoEUT (arXiv 2405.16039) and the attention of SwitchHead (arXiv 2312.07987).
+
+Sparse: each token is computed by the experts it chooses and by no other, so the work grows with the number chosen and
+hardly with the number there are. The (token, expert) pairs are sorted by expert, and each expert works on its stretch.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.causal import TextView, attend
+from models.layers import CastedLinear, Rotation, rotate, trunc_normal_
+from models.selection import Selector
+
+GROUPED_DEVICES = ("cpu", "cuda")  # those that have a grouped matrix product
+
+
+class _Take(torch.autograd.Function):
+    """`x[index]`, where index holds each row of x equally often, and `places[i]` are all the places that row i got.
+
+    The backward is a gather as well, where that of plain indexing adds rows up one by one (slow on CPUs, and in no
+    fixed order on GPUs).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        (gradient,) = gradients
+        taken = gradient.index_select(0, places.flatten())
+        return (taken if places.shape[1] == 1 else taken.view(*places.shape, -1).sum(1)), None, None
+
+
+class Dispatch:
+    """The way of rows to the experts they have chosen, and back.
+
+    Args:
+        ids: int64 [rows, k], the experts of each row.
+        experts: how many there are.
+    """
+
+    def __init__(self, ids: Tensor, experts: int):
+        rows, chosen = ids.shape
+        pairs = ids.flatten()
+        self.order = pairs.argsort(stable=True)  # the pairs, which are numbered row by row, in the order of experts
+        self.rows = self.order // chosen
+        places = torch.empty_like(self.order)
+        places[self.order] = torch.arange(len(pairs), device=ids.device)
+        self.places = places.view(rows, chosen)  # where each pair has come to lie
+        self.ends = torch.bincount(pairs, minlength=experts).cumsum(0, dtype=torch.int32)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """The row of each pair, sorted by expert. [rows, width] -> [pairs, width]."""
+        return _Take.apply(x, self.rows, self.places)  # pyright: ignore[reportReturnType]
+
+    def gather(self, y: Tensor, scores: Tensor) -> Tensor:
+        """The scored sum of what each row's experts made of it. [pairs, width], [rows, k] -> [rows, width]."""
+        y = _Take.apply(y, self.places.flatten(), self.order.unsqueeze(1))  # pyright: ignore[reportAssignmentType]
+        return (y.view(*scores.shape, -1) * scores.unsqueeze(-1)).sum(1)
+
+    def apply(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Each expert's matrix times its pairs. [pairs, in], [experts, in, out] -> [pairs, out]."""
+        weights = weights.to(x.dtype)
+        if x.device.type in GROUPED_DEVICES:
+            return F.grouped_mm(x, weights, offs=self.ends)
+        ends = self.ends.tolist()
+        lengths = [end - start for start, end in pairwise([0, *ends])]
+        return torch.cat([part @ weight for part, weight in zip(x.split(lengths), weights, strict=True)])
+
+
+class ExpertFeedForward(nn.Module):
+    """`output_scale * sum over the best k experts e of s_e * relu(x K_e) V_e`. [rows, seq, width] -> the same.
+
+    s as in `models.selection.Selector`, not renormalised over the k. (MoEUT; the learned output scale is
+    not of the paper.)
+
+    Args:
+        width: of a token.
+        experts, size: how many, and the inner width of one.
+        chosen: k.
+        entropy_weight: of the balancing regulariser.
+        scale: factor of the initial standard deviations.
+        eps: of the norm before the selector.
+    """
+
+    def __init__(
+        self, width: int, experts: int, size: int, chosen: int, entropy_weight: float, scale: float, eps: float
+    ):
+        super().__init__()
+        self.experts = experts
+        std = scale * width**-0.5
+        self.keys = nn.Parameter(trunc_normal_(torch.empty(experts, width, size), std))
+        self.values = nn.Parameter(trunc_normal_(torch.empty(experts, size, width), scale * (experts * size) ** -0.5))
+        self.selector = Selector(width, 1, experts, chosen, "ff", entropy_weight, std, eps)
+        self.output_scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, view: Rotation | None) -> Tensor:
+        assert isinstance(view, TextView)
+        tokens = x.flatten(0, 1)
+        scores, ids = self.selector(tokens, view.real.flatten(), view.selections)
+        dispatch = Dispatch(ids.squeeze(1), self.experts)
+        inner = dispatch.apply(dispatch.spread(tokens), self.keys).relu()
+        y = dispatch.gather(dispatch.apply(inner, self.values), scores.squeeze(1))
+        return self.output_scale.to(x.dtype) * y.view_as(x)
+
+
+class ExpertAttention(nn.Module):
+    """Self-attention whose value and output projections are experts. [rows, seq, width] -> the same.
+
+    Queries and keys are dense; each head of each token chooses k matrices for its value and k for its output, by
+    selectors of its own: `v = sum of s_e * x V_e`, `y = output_scale * sum over heads, and the k, of s_e * o O_e`, o
+    being what the head has attended to. (SwitchHead; the learned output scale is not of the paper.)
+
+    Args:
+        width: of a token; the heads are width // heads wide each.
+        heads: how many.
+        experts: value matrices, and output matrices, of each head.
+        chosen, entropy_weight, scale, eps: as in `ExpertFeedForward`.
+    """
+
+    def __init__(
+        self, width: int, heads: int, experts: int, chosen: int, entropy_weight: float, scale: float, eps: float
+    ):
+        super().__init__()
+        self.heads, self.experts = heads, experts
+        head_dim = width // heads
+        std, out_std = scale * width**-0.5, scale * (heads * head_dim) ** -0.5
+        self.q_proj = CastedLinear(width, heads * head_dim)
+        self.k_proj = CastedLinear(width, heads * head_dim)
+        for projection in (self.q_proj, self.k_proj):
+            trunc_normal_(projection.weight.data, std)
+        self.values = nn.Parameter(trunc_normal_(torch.empty(heads * experts, width, head_dim), std))
+        self.outputs = nn.Parameter(trunc_normal_(torch.empty(heads * experts, head_dim, width), out_std))
+        self.value_selector = Selector(width, heads, experts, chosen, "attention", entropy_weight, std, eps)
+        self.output_selector = Selector(width, heads, experts, chosen, "attention", entropy_weight, std, eps)
+        self.output_scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, view: Rotation | None) -> Tensor:
+        assert isinstance(view, TextView)
+        rows, seq, width = x.shape
+        q, k = (
+            rotate(projection(x).view(rows, seq, self.heads, -1).transpose(1, 2), view)
+            for projection in (self.q_proj, self.k_proj)
+        )
+        tokens = x.flatten(0, 1)
+        # a row for each head of each token
+        v = self._mix(tokens.repeat_interleave(self.heads, 0), self.values, self.value_selector, tokens, view)
+        y = attend(q, k, v.view(rows, seq, self.heads, -1).transpose(1, 2), view)
+        attended = y.transpose(1, 2).reshape(rows * seq * self.heads, -1)
+        out = self._mix(attended, self.outputs, self.output_selector, tokens, view)
+        return self.output_scale.to(x.dtype) * out.view(rows, seq, self.heads, width).sum(2)
+
+    def _mix(self, x: Tensor, matrices: Tensor, selector: Selector, tokens: Tensor, view: TextView) -> Tensor:
+        """The scored sum of the matrices chosen times x. [tokens * heads, in] -> [tokens * heads, out]."""
+        scores, ids = selector(tokens, view.real.flatten(), view.selections)
+        # the experts of all heads, numbered through
+        ids = ids + torch.arange(self.heads, device=ids.device).view(1, -1, 1) * self.experts
+        dispatch = Dispatch(ids.flatten(0, 1), self.heads * self.experts)
+        return dispatch.gather(dispatch.apply(dispatch.spread(x), matrices), scores.flatten(0, 1))

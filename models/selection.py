@@ -1,0 +1,144 @@
+"""Which experts the tokens choose: recorded while a step runs, made into the balancing regulariser and the loads."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import rms_norm
+from utils.distributed import summed_over_ranks
+
+Kind = Literal["ff", "attention"]
+
+
+class Selector(nn.Module):
+    """Scores of the experts of each head for each token, `s = sigmoid(norm(x) . row)`, and the best k of them.
+
+    The input is normalised before it is scored, as in MoEUT (arXiv 2405.16039), the scores are not.
+
+    Args:
+        width: of a token.
+        heads, experts: `experts` for each of `heads` to choose from.
+        chosen: k.
+        kind: what the experts are, for the loads.
+        entropy_weight: of the regulariser.
+        std: of the initial weights, whose rows all have the same length.
+        eps: of the norm.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        experts: int,
+        chosen: int,
+        kind: Kind,
+        entropy_weight: float,
+        std: float,
+        eps: float,
+    ):
+        super().__init__()
+        self.heads, self.experts, self.chosen = heads, experts, chosen
+        self.kind: Kind = kind
+        self.entropy_weight, self.eps = entropy_weight, eps
+        rows = torch.randn(heads * experts, width)
+        self.weight = nn.Parameter(rows * (std * width**0.5 / rows.norm(dim=-1, keepdim=True)))
+
+    def forward(self, x: Tensor, real: Tensor, selections: "Selections | None") -> tuple[Tensor, Tensor]:
+        """Choose, and record what was chosen.
+
+        Args:
+            x: [tokens, width].
+            real: bool [tokens], those that count in the records.
+            selections: the records, or None.
+
+        Returns:
+            (scores in the dtype of x, experts int64), [tokens, heads, k] each, the best first.
+        """
+        logits = F.linear(rms_norm(x, self.eps), self.weight.to(x.dtype)).view(-1, self.heads, self.experts)
+        best, ids = logits.topk(self.chosen, dim=-1)
+        if selections is not None:
+            selections.record(self, logits, ids, real)
+        return best.sigmoid(), ids
+
+
+@dataclass
+class _Record:
+    """Sums over the tokens and the repeats of one selector."""
+
+    probabilities: Tensor  # fp32 [heads, experts], of the softmax of the logits
+    chosen: Tensor  # fp32 [heads, experts], how often each was
+    tokens: Tensor  # fp32 scalar
+
+
+class Selections:
+    """The records of all selectors during one step."""
+
+    def __init__(self):
+        self._records: dict[Selector, _Record] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was recorded, as in models without experts."""
+        return not self._records
+
+    def record(self, selector: Selector, logits: Tensor, ids: Tensor, real: Tensor) -> None:
+        """Add one use of a selector: logits [tokens, heads, experts], ids [tokens, heads, k], real bool [tokens]."""
+        counts = real.float()
+        probabilities = (counts @ logits.float().softmax(-1).flatten(1)).view(selector.heads, selector.experts)
+        with torch.no_grad():
+            offsets = torch.arange(selector.heads, device=ids.device).view(1, -1, 1) * selector.experts
+            weights = counts.view(-1, 1, 1).expand_as(ids)
+            chosen = probabilities.new_zeros(selector.heads * selector.experts)
+            chosen.index_add_(0, (ids + offsets).flatten(), weights.flatten())
+        new = _Record(probabilities, chosen.view_as(probabilities), counts.sum())
+        old = self._records.get(selector)
+        if old is not None:
+            new = _Record(old.probabilities + new.probabilities, old.chosen + new.chosen, old.tokens + new.tokens)
+        self._records[selector] = new
+
+    def regulariser(self) -> Tensor:
+        """`sum over selectors of entropy_weight * (- entropy of the mean softmax)`, fp32 scalar, in nats.
+
+        The mean is over the real tokens of all ranks and all repeats of the layer; with several heads the entropy is
+        the mean of theirs. (MoEUT, arXiv 2405.16039.)
+
+        The gradient is that of this rank's tokens alone, times the number of ranks: the sum over ranks of gradients of
+        `rows * regulariser()` is then that of the regulariser of all ranks' tokens, times the global batch size.
+        """
+        records = self._records.values()
+        own = torch.cat([torch.cat((r.probabilities.flatten(), r.tokens.view(1))) for r in records])
+        over_ranks, world_size = summed_over_ranks(own)
+        found, start = own.new_zeros(()), 0
+        for selector, record in self._records.items():
+            end = start + record.probabilities.numel()
+            total = over_ranks[end].clamp_min(1)
+            mine = world_size * record.probabilities / total
+            # the value is the mean over all ranks
+            mean = mine + (over_ranks[start:end].view_as(mine) / total - mine).detach()
+            found = found + selector.entropy_weight * _negative_entropy(mean).mean()
+            start = end + 1
+        return found
+
+    @torch.no_grad()
+    def loads(self) -> dict[str, Tensor]:
+        """How evenly the experts are used, fp32 scalars, means over the layers (and heads) of each kind.
+
+        `{kind}_busiest`, `{kind}_least_busy`: share of all choices that the expert chosen most, and least, has.
+        `{kind}_entropy`: of the mean softmax, in nats.
+        """
+        found: dict[str, list[Tensor]] = {}
+        for selector, record in self._records.items():
+            share = record.chosen / record.chosen.sum(-1, keepdim=True).clamp_min(1)
+            mean = record.probabilities / record.tokens.clamp_min(1)
+            values = {"busiest": share.amax(-1), "least_busy": share.amin(-1), "entropy": -_negative_entropy(mean)}
+            for name, value in values.items():
+                found.setdefault(f"{selector.kind}_{name}", []).append(value)
+        return {name: torch.cat(values).mean() for name, values in found.items()}
+
+
+def _negative_entropy(p: Tensor) -> Tensor:
+    """Over the last axis, in nats; with a finite gradient at 0 too."""
+    return (p * p.clamp_min(1e-30).log()).sum(-1)
