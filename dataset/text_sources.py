@@ -6,6 +6,7 @@ A source is a file, a folder (its `*.txt`), a glob, or the name of a Hugging Fac
 """
 
 import re
+import shutil
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -152,6 +153,7 @@ def _hub_files(source: str, streaming: bool, cache_folder: Path | None) -> Seque
     for name in sizes:
         (cache / name).parent.mkdir(parents=True, exist_ok=True)
         (aside / name).replace(cache / name)
+    shutil.rmtree(aside)
     return _cached(cache, pattern)
 
 

@@ -48,9 +48,8 @@ class InOrder:
         return {**self.__dict__, "_open": None}
 
     def window(self, epoch: int, start: Numbers, size: int) -> tuple[list[Numbers], list[np.ndarray], Numbers]:
-        if self._open is None or self._open[0] != start:
-            self._open = start, self.documents.scan(*start)
-        scan = self._open[1]
+        known, self._open = self._open, None  # after an error it does not go on
+        scan = known[1] if known is not None and known[0] == start else self.documents.scan(*start)
         found = list(islice(scan, size))
         end = (found[-1][0].file, found[-1][0].end) if found else start
         self._open = end, scan

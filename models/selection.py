@@ -108,35 +108,43 @@ class Selections:
         The gradient is that of this rank's tokens alone, times the number of ranks: the sum over ranks of gradients of
         `rows * regulariser()` is then that of the regulariser of all ranks' tokens, times the global batch size.
         """
-        records = self._records.values()
-        own = torch.cat([torch.cat((r.probabilities.flatten(), r.tokens.view(1))) for r in records])
-        over_ranks, world_size = summed_over_ranks(own)
-        found, start = own.new_zeros(()), 0
-        for selector, record in self._records.items():
-            end = start + record.probabilities.numel()
-            total = over_ranks[end].clamp_min(1)
-            mine = world_size * record.probabilities / total
+        totals, world_size = self._over_ranks()
+        losses = []
+        for (selector, record), total in zip(self._records.items(), totals, strict=True):
+            tokens = total.tokens.clamp_min(1)
+            mine = world_size * record.probabilities / tokens
             # the value is the mean over all ranks
-            mean = mine + (over_ranks[start:end].view_as(mine) / total - mine).detach()
-            found = found + selector.entropy_weight * _negative_entropy(mean).mean()
-            start = end + 1
-        return found
+            mean = mine + (total.probabilities / tokens - mine).detach()
+            losses.append(selector.entropy_weight * _negative_entropy(mean).mean())
+        return torch.stack(losses).sum()
 
     @torch.no_grad()
     def loads(self) -> dict[str, Tensor]:
-        """How evenly the experts are used, fp32 scalars, means over the layers (and heads) of each kind.
+        """How evenly the tokens of all ranks use the experts, fp32 scalars, means over layers and heads of each kind.
 
         `{kind}_busiest`, `{kind}_least_busy`: share of all choices that the expert chosen most, and least, has.
         `{kind}_entropy`: of the mean softmax, in nats.
         """
         found: dict[str, list[Tensor]] = {}
-        for selector, record in self._records.items():
+        for selector, record in zip(self._records, self._over_ranks()[0], strict=True):
             share = record.chosen / record.chosen.sum(-1, keepdim=True).clamp_min(1)
             mean = record.probabilities / record.tokens.clamp_min(1)
             values = {"busiest": share.amax(-1), "least_busy": share.amin(-1), "entropy": -_negative_entropy(mean)}
             for name, value in values.items():
                 found.setdefault(f"{selector.kind}_{name}", []).append(value)
         return {name: torch.cat(values).mean() for name, values in found.items()}
+
+    def _over_ranks(self) -> tuple[list[_Record], int]:
+        """(each record summed over all ranks, without gradient; the number of ranks)."""
+        records = list(self._records.values())
+        parts = [part for r in records for part in (r.probabilities, r.chosen, r.tokens)]
+        total, world_size = summed_over_ranks(torch.cat([part.flatten() for part in parts]))
+        sums = iter(total.split([part.numel() for part in parts]))
+        summed = []
+        for record in records:
+            probabilities, chosen = next(sums).view_as(record.chosen), next(sums).view_as(record.chosen)
+            summed.append(_Record(probabilities, chosen, next(sums).sum()))
+        return summed, world_size
 
 
 def _negative_entropy(p: Tensor) -> Tensor:

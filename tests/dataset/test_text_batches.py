@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dataset import text_batches
 from dataset.text_batches import Batch, Position, TextBatches, eval_batches
 from dataset.text_documents import MARK, Documents, open_documents
 from dataset.text_sources import LocalFile
@@ -52,6 +53,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many pieces may wait for the next window that some do in windows of a few documents."""
+    monkeypatch.setattr(text_batches, "_WAITING", 3)
+
+
 def documents(folder: Path, streaming: bool) -> Documents:
     return Documents((LocalFile(folder / "a.txt"), LocalFile(folder / "b.txt")), streaming=streaming)
 
@@ -73,21 +80,18 @@ def cut_by_hand(tokenizer: TextTokenizer, texts: Sequence[str], seq_len: int) ->
 
 
 def pieces_of(batch: Batch, eos_id: int) -> list[tuple[tuple[int, ...], ...]]:
-    """The pieces in the rows of a batch, position by position; checks that padding is as it should be."""
+    """The pieces in the rows of a batch; checks that they stand one behind the other and padding behind them."""
     found = []
-    for inputs, labels, numbers in zip(*(batch[k].tolist() for k in ("inputs", "labels", "documents")), strict=True):
-        row: list[tuple[list[int], list[int]]] = []
-        for position, (token, label, number) in enumerate(zip(inputs, labels, numbers, strict=True)):
-            if number == NO_DOCUMENT:
-                assert (token, label) == (eos_id, IGNORE_LABEL_ID)
-                assert set(numbers[position:]) == {NO_DOCUMENT}
-                continue
-            if number == len(row):
-                row.append(([], []))
-            assert number == len(row) - 1
-            row[-1][0].append(token)
-            row[-1][1].append(label)
-        found += [(tuple(piece[0]), tuple(piece[1])) for piece in row]
+    for inputs, labels, numbers in zip(batch["inputs"], batch["labels"], batch["documents"], strict=True):
+        end = 0
+        while end < len(numbers) and numbers[end] != NO_DOCUMENT:
+            start, end = end, end + int((numbers == numbers[end]).sum())
+            number = 0 if start == 0 else numbers[start - 1] + 1
+            assert (numbers[start:end] == number).all()
+            found.append((tuple(inputs[start:end].tolist()), tuple(labels[start:end].tolist())))
+        assert (inputs[end:] == eos_id).all()
+        assert (labels[end:] == IGNORE_LABEL_ID).all()
+        assert (numbers[end:] == NO_DOCUMENT).all()
     return found
 
 
@@ -115,6 +119,7 @@ def real_share(batches: Sequence[Batch]) -> float:
 # -- what is in the rows
 
 
+@pytest.mark.usefixtures("many_wait")
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("window", [1, 16, 79, 2048])
 @pytest.mark.parametrize("seq_len", [SEQ_LEN, 7, 300])
@@ -138,6 +143,7 @@ def test_epochs_and_seeds_have_orders_of_their_own(folder: Path, tokenizer: Text
     assert len(partners) == 6  # not the same rows in another order
 
 
+@pytest.mark.usefixtures("many_wait")
 def test_streaming_keeps_to_its_windows(folder: Path, tokenizer: TextTokenizer):
     window = 16
     cut = [set(cut_by_hand(tokenizer, [text], SEQ_LEN)) for text in TEXTS]
@@ -170,6 +176,7 @@ def test_rows_of_tinystories_are_nearly_full(streaming: bool):
 # -- the order of the rows
 
 
+@pytest.mark.usefixtures("many_wait")
 @pytest.mark.parametrize("streaming", [False, True])
 def test_ranks_and_batch_size_do_not_change_the_rows(folder: Path, tokenizer: TextTokenizer, streaming: bool):
     singles = list(islice(small(folder, tokenizer, streaming), 240))
@@ -188,6 +195,7 @@ def test_ranks_and_batch_size_do_not_change_the_rows(folder: Path, tokenizer: Te
             assert all(position == rows[-1][1] for _, position in parts)
 
 
+@pytest.mark.usefixtures("many_wait")
 @pytest.mark.parametrize(
     ("streaming", "keep_tokens", "window"), [(False, True, 16), (False, False, 16), (True, None, 16), (True, None, 3)]
 )
@@ -199,7 +207,7 @@ def test_any_position_can_be_resumed(
 
     batches = fresh(global_batch_size=3)
     start = batches.state_dict()
-    known = list(islice(batches, 60))
+    known = list(islice(batches, 90))
     assert known[-1][1]["epoch"] >= 2
     assert any(position["carried"] for _, position in known)
     assert batches.state_dict() == known[-1][1]
@@ -218,6 +226,7 @@ def test_any_position_can_be_resumed(
     assert np.array_equal(batch["inputs"], np.concatenate([part["inputs"] for part, _ in pair]))
 
 
+@pytest.mark.usefixtures("many_wait")
 def test_positions_are_small_and_count_rows(folder: Path, tokenizer: TextTokenizer):
     for streaming in (False, True):
         for number, (_, position) in enumerate(islice(small(folder, tokenizer, streaming, global_batch_size=5), 60)):
@@ -225,6 +234,7 @@ def test_positions_are_small_and_count_rows(folder: Path, tokenizer: TextTokeniz
             assert len(json.dumps(position)) < 1000
 
 
+@pytest.mark.usefixtures("many_wait")
 @pytest.mark.parametrize("streaming", [False, True])
 def test_batches_can_be_sent_to_another_process(folder: Path, tokenizer: TextTokenizer, streaming: bool):
     batches = small(folder, tokenizer, streaming)
@@ -244,16 +254,19 @@ class Counting(TextTokenizer):
         return super().encode_batch(texts)
 
 
+@pytest.mark.usefixtures("many_wait")
 @pytest.mark.parametrize(("streaming", "keep_tokens"), [(False, True), (False, False), (True, False)])
 def test_no_more_is_tokenised_than_needed(folder: Path, tokenizer: TextTokenizer, streaming: bool, keep_tokens: bool):
     counting = Counting(tokenizer.pairs, tokenizer.name, tokenizer.cap, tokenizer.kept)
     batches = small(folder, counting, streaming, keep_tokens=keep_tokens)
     next(batches)
     assert counting.texts == 16
-    positions = [position for _, position in islice(batches, 150)]
+    positions = [position for _, position in islice(batches, 250)]
     assert positions[-1]["epoch"] >= 2
     assert (counting.texts == len(TEXTS)) == keep_tokens
-    for position in [position for position in positions if position["carried"]][-3:]:
+    carrying = [position for position in positions if position["carried"]]
+    assert len(carrying) > 3
+    for position in carrying[-3:]:
         counting.texts = 0
         resumed = small(folder, counting, streaming, keep_tokens=keep_tokens)
         resumed.load_state_dict(position)

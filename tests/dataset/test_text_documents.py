@@ -308,6 +308,7 @@ def test_the_hub_is_streamed_without_a_download(hub: FakeHub, tmp_path: Path, mo
 def test_without_streaming_the_hub_is_downloaded_once(hub: FakeHub, tmp_path: Path):
     train, held_out = open_documents("roneneldan/TinyStories")
     assert sorted(hub.downloads) == ["TinyStories-train.txt", "TinyStories-valid.txt"]
+    assert len(list((tmp_path / "data/hf/TinyStories").iterdir())) == 2
     assert [file.name for file in train.files] == ["data/hf/TinyStories/TinyStories-train.txt"]
     assert (list(train), list(held_out)) == (TEXTS, ["held out"])
     hub.broken = True  # from now on only what is in the cache
