@@ -417,6 +417,17 @@ def test_wandb_variables_count(
     }  # fmt: skip
 
 
+def test_the_jobs_of_a_sweep_are_runs_of_their_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    args = ["-m", *tiny_text(data, None, max_steps=1, eval_batches=1), "seed=1,2"]
+    monkeypatch.setenv("WANDB_NAME", "sweep")
+    start("pretrain_text.py", args, tmp_path)
+    for job in (0, 1):
+        assert f"seed: {job + 1}\n" in (tmp_path / f"checkpoints/text/sweep-{job}/all_config.yaml").read_text()
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
+    monkeypatch.chdir(tmp_path)
+    refused("pretrain_text", args, "WANDB_RUN_ID names one run")
+
+
 # -- the command lines -------------------------------------------------------------------------------------------------
 
 

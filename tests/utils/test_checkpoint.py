@@ -19,6 +19,7 @@ from tests.models.small import small_model
 from utils.checkpoint import (
     check_fits,
     latest_step,
+    latest_weights,
     load_train_state,
     load_weights,
     save_train_state,
@@ -217,6 +218,14 @@ def test_only_the_newest_train_states_are_kept(tmp_path: Path, keep: int):
     states = {f"step_{step}_train_state.pt" for step in steps[-keep:]}
     assert files(tmp_path) == weights | states | {"step_x_train_state.pt"}
     assert load_train_state(train_state_path(tmp_path, 1000))["step"] == 1000
+
+
+def test_the_latest_weights_need_no_train_state(tmp_path: Path):
+    with pytest.raises(UserError, match=r"there is no step_<N> in this folder"):
+        latest_weights(tmp_path)
+    for name in ("step_9", "step_10", "step_11_train_state.pt", ".step_12.writing", "step_x"):
+        (tmp_path / name).touch()
+    assert latest_weights(tmp_path) == tmp_path / "step_10"
 
 
 def test_the_latest_step_needs_both_files(tmp_path: Path):

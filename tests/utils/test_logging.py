@@ -89,7 +89,7 @@ def test_the_log_speaks_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.fixture(autouse=True)
 def no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for key in ("WANDB_MODE", "WANDB_API_KEY", "NETRC"):
+    for key in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_DIR", "NETRC"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -168,5 +168,7 @@ def test_what_is_handed_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert end == "finished"
 
 
-def test_wandb_ids_differ():
+def test_wandb_ids_differ(monkeypatch: pytest.MonkeyPatch):
     assert len({new_wandb_id() for _ in range(100)}) == 100
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    assert new_wandb_id() == "mine"
