@@ -125,7 +125,7 @@ def test_defaults_are_the_published_ones(defaults: dict[str, Any]):
     checked(defaults)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if not name.startswith("text_")])
 def test_architectures_have_the_published_sizes(name: str):
     arch = composed(f"arch={name}")["arch"]
     published = PUBLISHED_ARCHITECTURES[name]
