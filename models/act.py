@@ -6,6 +6,7 @@ arXiv 2510.04871, section 4.6.)
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -81,6 +82,8 @@ class ACTModel(nn.Module):
         and once without, in seconds.
         """
         self.compiled = True
+        # the compiler looks at every input's gradient, and warns of its own looking
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
         for module in self.inner.modules():
             if isinstance(module, Level):
                 for block in module.layers:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not KAGGLE.exists(), reason="the ARC tasks are n
 RUN = {
     **TINY_ARCH,
     "device": "cpu",
+    "compile": False,
     "wandb_mode": "disabled",
     "show_example": False,
     "global_batch_size": 16,

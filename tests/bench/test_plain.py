@@ -43,7 +43,6 @@ def own_losses(head: ACTLossHead, compiled: bool) -> list[float]:
     return losses
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the compiler itself
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_same_losses(variant: str, compiled: bool):
