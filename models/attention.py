@@ -1,21 +1,23 @@
 """Attention of every position to every other: torch's fused kernel, and on the CPU a faster one of matrix products.
 
 torch's CPU kernel is made for long sequences and many cores; at the lengths of puzzles the explicit formula runs two to
-three times as fast on matrix products alone, because its scores fit in the cache (docs/performance.md).
+four times as fast on matrix products alone, as long as the scores never leave the cache (docs/performance.md).
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_SCORES = 2**25  # scores computed at once, so that they stay in the cache
+_SCORES = 2**21  # computed at once, in the same memory each time: 4 MB of bf16 stay in the cache
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`softmax(q k^T / sqrt(d)) v`. [batch, heads, positions, d] each -> the same."""
-    if q.device.type == "cpu":
-        return _attend_on_cpu(q, k, v)
-    return F.scaled_dot_product_attention(q, k, v)
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v)
+    # scaled and copied out here, where the compiler does both together with the rotation
+    q = q * q.shape[-1] ** -0.5
+    return _attend_on_cpu(q.contiguous(), k.contiguous(), v.contiguous())
 
 
 # Custom operators and not plain functions, because Inductor would take the softmax apart into a slower one, and so that
@@ -24,58 +26,65 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @torch.library.custom_op("recursive_reasoning::attend_on_cpu", mutates_args=())
 def _attend_on_cpu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    y = _like_projection(q)
-    for some in _parts(q):
-        probabilities = _probabilities(q[some], k[some])
-        y[some] = torch.bmm(probabilities, v[some].flatten(0, 1)).view_as(y[some])
+    """softmax(q k^T) v, all contiguous."""
+    y = torch.empty_like(q)
+    (probabilities,) = _scratch(q, 1)
+    for q_, k_, v_, y_ in _parts(q, k, v, y):
+        p = _probabilities(q_, k_, probabilities)
+        torch.bmm(p, v_, out=y_)
     return y
 
 
 @torch.library.custom_op("recursive_reasoning::attend_on_cpu_backward", mutates_args=())
 def _attend_on_cpu_backward(dy: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """With P the probabilities: dv = P^T dy; dS = P * (dP - sum(P * dP)), dP = dy v^T; dq = dS k; dk = dS^T q."""
-    dq, dk, dv = _like_projection(q), _like_projection(q), _like_projection(q)
-    scale = q.shape[-1] ** -0.5
-    for some in _parts(q):
-        probabilities = _probabilities(q[some], k[some])
-        q_, k_, v_, dy_ = (x[some].flatten(0, 1) for x in (q, k, v, dy))
-        dv[some] = torch.bmm(probabilities.mT, dy_).view_as(dv[some])
+    dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+    probabilities, gradients = _scratch(q, 2)
+    for dy_, q_, k_, v_, dq_, dk_, dv_ in _parts(dy, q, k, v, dq, dk, dv):
+        p = _probabilities(q_, k_, probabilities)
+        torch.bmm(p.mT, dy_, out=dv_)
+        d_scores = torch.bmm(dy_, v_.mT, out=gradients[: len(q_)])
         # reuses the formula of softmax's own gradient
-        d_scores = torch._softmax_backward_data(torch.bmm(dy_, v_.mT), probabilities, -1, q.dtype)
-        dq[some] = torch.bmm(d_scores, k_).mul_(scale).view_as(dq[some])
-        dk[some] = torch.bmm(d_scores.mT, q_).mul_(scale).view_as(dk[some])
+        torch._softmax_backward_data(d_scores, p, -1, q.dtype, grad_input=d_scores)
+        torch.bmm(d_scores, k_, out=dq_)
+        torch.bmm(d_scores.mT, q_, out=dk_)
     return dq, dk, dv
 
 
-def _probabilities(q: Tensor, k: Tensor) -> Tensor:
-    """[some * heads, positions, positions]"""
-    return torch.bmm(q.flatten(0, 1) * q.shape[-1] ** -0.5, k.flatten(0, 1).mT).softmax(-1)
+def _probabilities(q: Tensor, k: Tensor, scratch: Tensor) -> Tensor:
+    """[matrices, positions, positions], in the memory of `scratch`."""
+    scores = torch.bmm(q, k.mT, out=scratch[: len(q)])
+    return torch.softmax(scores, -1, out=scores)
 
 
-def _parts(q: Tensor) -> list[slice]:
+def _matrices(q: Tensor) -> int:
+    """How many matrices of scores, one for each head of each example, are computed at once."""
     batch, heads, positions, _ = q.shape
-    size = max(1, _SCORES // (heads * positions**2))
-    return [slice(start, start + size) for start in range(0, batch, size)]
+    return max(1, min(batch * heads, _SCORES // positions**2))
 
 
-def _like_projection(q: Tensor) -> Tensor:
-    """Empty, in the memory order [batch, positions, heads, d] of the projections around it."""
-    batch, heads, positions, d = q.shape
-    return q.new_empty(batch, positions, heads, d).transpose(1, 2)
+def _scratch(q: Tensor, count: int) -> list[Tensor]:
+    positions = q.shape[2]
+    return [q.new_empty(_matrices(q), positions, positions) for _ in range(count)]
+
+
+def _parts(*tensors: Tensor) -> "zip[tuple[Tensor, ...]]":
+    """The same heads of each tensor, [matrices, positions, d], part by part."""
+    return zip(*(x.flatten(0, 1).split(_matrices(x)) for x in tensors), strict=True)
 
 
 @_attend_on_cpu.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return _like_projection(q)
+    return torch.empty_like(q)
 
 
 @_attend_on_cpu_backward.register_fake
 def _(dy: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _like_projection(q), _like_projection(q), _like_projection(q)
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _attend_on_cpu_backward(dy, *ctx.saved_tensors)
+    return _attend_on_cpu_backward(dy.contiguous(), *ctx.saved_tensors)
 
 
 def _setup(ctx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:

@@ -23,9 +23,9 @@ def with_gradients(function, inputs: list[Tensor]) -> list[Tensor]:
     return [y.detach(), *(x.grad for x in inputs if x.grad is not None)]
 
 
-@pytest.mark.parametrize("at_once", [1, 3 * 21**2 * 2, 2**25])
+@pytest.mark.parametrize("at_once", [1, 21**2 * 4, 2**25])
 def test_values_and_gradients_are_those_of_the_formula(monkeypatch: pytest.MonkeyPatch, at_once: int):
-    """Whatever number of examples is computed at once."""
+    """Whatever number of heads is computed at once (1, 4 of 15, all)."""
     monkeypatch.setattr(models.attention, "_SCORES", at_once)
     inputs = q_k_v(torch.float64)
     found, expected = with_gradients(attend, inputs), with_gradients(F.scaled_dot_product_attention, inputs)
@@ -46,8 +46,3 @@ def test_error_of_bf16_is_less_than_twice_that_of_the_fused_kernel():
     for right, a, b in zip(exact, fused, found, strict=True):
         assert b.dtype == torch.bfloat16
         assert (b.double() - right).norm() <= 2 * (a.double() - right).norm()
-
-
-def test_memory_order_suits_the_projection_behind():
-    y = attend(*q_k_v(torch.float32))
-    assert y.transpose(1, 2).is_contiguous()
