@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.inner import InnerModel, Level, ReasonerConfig
+from utils.device import COMPILE_OPTIONS
 
 
 @dataclass
@@ -87,7 +88,7 @@ class ACTModel(nn.Module):
         for module in self.inner.modules():
             if isinstance(module, Level):
                 for block in module.layers:
-                    block.compile(dynamic=False)
+                    block.compile(dynamic=False, options=COMPILE_OPTIONS)
 
     def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
         """A carry whose slots have all halted, so that the next step fills them from its batch."""

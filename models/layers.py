@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from models.attention import attend
+from models.silu import silu
 
 # Standard deviation of a unit normal truncated at +-2: dividing by it gives the truncated
 # distribution the requested std (as jax.nn.initializers.truncated_normal does).
@@ -68,6 +69,25 @@ class CastedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight_as(x.dtype), bias)
+
+
+class _MultiplyEach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, x)
+        return torch.bmm(weight.expand(len(x), -1, -1), x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        weight, x = ctx.saved_tensors
+        # transposed in memory once; a transposed view would be copied for each example
+        transposed = weight.t().contiguous().expand(len(x), -1, -1)
+        return torch.bmm(gradient, x.mT).sum(0), torch.bmm(transposed, gradient)
+
+
+def multiply_each(weight: Tensor, x: Tensor) -> Tensor:
+    """`weight @ x` of each example. [out, in], [batch, in, width] -> [batch, out, width]."""
+    return _MultiplyEach.apply(weight, x)  # pyright: ignore[reportReturnType]
 
 
 @contextmanager
@@ -175,16 +195,13 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> the same."""
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)
+        return self.down_proj(silu(gate) * up)
 
     def over_positions(self, x: Tensor) -> Tensor:
         """[batch, width, hidden] -> the same, over the middle axis. W @ x, so that nothing is transposed in memory."""
-        batch = len(x)
-        gate_up, down = (
-            layer.weight_as(x.dtype).expand(batch, -1, -1) for layer in (self.gate_up_proj, self.down_proj)
-        )
-        gate, up = torch.bmm(gate_up, x).chunk(2, dim=1)
-        return torch.bmm(down, F.silu(gate) * up)
+        gate_up, down = (layer.weight_as(x.dtype) for layer in (self.gate_up_proj, self.down_proj))
+        gate, up = multiply_each(gate_up, x).chunk(2, dim=1)
+        return multiply_each(down, silu(gate) * up)
 
 
 class Block(nn.Module):

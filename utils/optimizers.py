@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from utils.device import COMPILE_OPTIONS
 from utils.errors import UserError
 
 OptimizerName = Literal["adam_atan2", "adam_atan2_cuda", "adamw"]
@@ -81,8 +82,7 @@ class AdamATan2(Optimizer):
             averages: parameter -> its exponential moving average, fp32, updated in place after each step.
             ema_rate: of the averages (see `models.ema.EMA`).
         """
-        contract: dict[str, str | int | bool | Callable[..., Any]] = {"cpp.enable_floating_point_contract_flag": "fast"}
-        self._compiled = torch.compile(_update_at_once, dynamic=True, options=contract)
+        self._compiled = torch.compile(_update_at_once, dynamic=True, options=COMPILE_OPTIONS)
         self._averages, self._ema_rate = averages or {}, ema_rate
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from models.layers import (
     RotaryEmbedding,
     SwiGLU,
     cast_once,
+    multiply_each,
     rms_norm,
     rotate,
     swiglu_width,
@@ -226,3 +227,14 @@ def test_block_with_mlp_t_mixes_and_norms_over_the_positions():
     expected = plain_norm((columns + plain_swiglu(block.mlp_t, columns)).mT, 1)
     expected = plain_norm(expected + plain_swiglu(block.mlp, expected), 2)
     assert_close(block(h, None), expected)
+
+
+def test_a_weight_times_each_example_and_its_gradients():
+    """Against einsum, in fp64."""
+    weight, x = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 7), (3, 7, 4)))
+    gradient = torch.randn(3, 5, 4, dtype=torch.float64)
+    y, expected = multiply_each(weight, x), torch.einsum("op,bpw->bow", weight, x)
+    assert_close(y.detach(), expected.detach(), 1e-12)
+    found = torch.autograd.grad(y, (weight, x), gradient)
+    for a, b in zip(found, torch.autograd.grad(expected, (weight, x), gradient), strict=True):
+        assert_close(a, b, 1e-12)
