@@ -31,7 +31,7 @@ class Ranks:
     def say(self, text: str) -> None:
         """Print on rank 0 alone."""
         if self.is_main:
-            print(text)
+            print(text, flush=True)
 
 
 def launched_ranks() -> Ranks:
@@ -143,6 +143,15 @@ def summed_over_ranks(tensor: Tensor) -> tuple[Tensor, int]:
     total = total.clone()
     dist.all_reduce(total)
     return total, dist.get_world_size()
+
+
+def largest_over_ranks(value: float, device: torch.device) -> float:
+    """The largest of the ranks' numbers."""
+    if not dist.is_initialized():
+        return value
+    largest = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return float(largest)
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
