@@ -242,7 +242,7 @@ def test_scores_are_those_of_the_logits(architecture: str, halting: bool):
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def state_of(architecture: str, **settings: Any) -> TrainState:
+def state_of(architecture: str, dtype: str = "float32", **settings: Any) -> TrainState:
     config = OptimizationConfig(
         **{
             "global_batch_size": 4,
@@ -260,7 +260,8 @@ def state_of(architecture: str, **settings: Any) -> TrainState:
             **settings,
         }
     )
-    head = small_text_head(architecture, **({} if architecture == "flat" else {"halt_exploration_prob": 0.3}))
+    options: dict[str, object] = {} if architecture == "flat" else {"halt_exploration_prob": 0.3}
+    head = small_text_head(architecture, forward_dtype=dtype, **options)
     return TrainState(head, config, Ranks(), total_steps=40)
 
 
@@ -285,6 +286,18 @@ def test_gradient_accumulation_changes_nothing(architecture: str):
     whole, parts = state_of(architecture), state_of(architecture, grad_accum_steps=2)
     for one, other in zip(train(whole, 1, 6), train(parts, 1, 6), strict=True):
         assert one == pytest.approx(other, rel=1e-3)
+
+
+@pytest.mark.parametrize("architecture", TEXT_ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_recomputed_activations_change_no_bit(architecture: str, dtype: str):
+    one, other = (
+        state_of(architecture, dtype, activation_checkpointing=flag, grad_accum_steps=2) for flag in (False, True)
+    )
+    assert all(level.recomputes for level in other.head.model.levels)
+    assert train(other, 1, 4) == train(one, 1, 4)
+    found = other.head.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in one.head.state_dict().items())
 
 
 @pytest.mark.parametrize("architecture", TEXT_ARCHITECTURES)

@@ -225,6 +225,7 @@ def test_nested_keys_are_named_in_full(defaults: dict[str, Any], section: str, v
         ("device", "gpu", "device='gpu': input should be 'auto', 'cuda', 'mps' or 'cpu'"),
         ("data_paths", "data/x", "data_paths='data/x': input should be a valid list"),
         ("ema", "perhaps", "ema='perhaps': input should be a valid boolean"),
+        ("activation_checkpointing", "some", "activation_checkpointing='some': input should be a valid boolean"),
         ("compile", "perhaps", "compile='perhaps': "),
     ],
 )
