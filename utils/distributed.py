@@ -143,7 +143,7 @@ class GradientSum:
         if self._buckets is None:
             self._buckets = self._make_buckets()
             self._unsent = list(self._buckets)
-        while self._unsent:  # where a parameter has no gradient this time
+        while self._unsent:  # all of the first step, and those with a parameter that has no gradient this time
             self._send()
         for work, total, gradients in self._sent:
             work.wait()

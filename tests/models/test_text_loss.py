@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import text_loss
+from models import text_loss, text_model
 from models.act import Carry
 from models.losses import softmax_cross_entropy
+from models.selection import Selections
 from models.text_loss import TextLossHead, weighted_cross_entropy
 from models.training import TrainState
 from tests.models.small_text import (
@@ -298,6 +299,19 @@ def test_recomputed_activations_change_no_bit(architecture: str, dtype: str):
     assert train(other, 1, 4) == train(one, 1, 4)
     found = other.head.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in one.head.state_dict().items())
+
+
+def test_records_of_experts_hold_nothing_that_is_recomputed(monkeypatch: pytest.MonkeyPatch):
+    made: list[Selections] = []
+
+    def make() -> Selections:
+        made.append(Selections())
+        return made[-1]
+
+    monkeypatch.setattr(text_model, "Selections", make)
+    for flag, held in ((False, 6), (True, 1)):  # of two layers with three selectors each
+        train(state_of("moeut", activation_checkpointing=flag), 1, 1)
+        assert len(made[-1]._records) == held
 
 
 @pytest.mark.parametrize("architecture", TEXT_ARCHITECTURES)

@@ -17,6 +17,7 @@ from models.layers import recomputed
 from models.losses import ACTLossHead
 from models.training import TrainState
 from tests.models.small import ARCHITECTURES, set_q, small_batch, small_model, spread_q
+from tests.ranks import on_two_ranks
 from utils.checkpoint import (
     load_train_state,
     load_weights,
@@ -95,6 +96,21 @@ def test_accumulated_gradients_are_those_of_one_batch(architecture: str, parts: 
     assert len(split.carries) == parts
 
 
+def train_on_two(rank: int, folder: str) -> None:
+    state = state_of(ranks=Ranks(rank, 2), grad_accum_steps=2, optimizer="adamw", activation_checkpointing=True)
+    train(state, 1, 4)
+    expected = torch.load(Path(folder) / "expected.pt")
+    for name, value in state.head.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_two_processes_with_micro_batches_equal_one(tmp_path: Path):
+    state = state_of(optimizer="adamw")
+    train(state, 1, 4)
+    torch.save(state.head.state_dict(), tmp_path / "expected.pt")
+    on_two_ranks(train_on_two, tmp_path)
+
+
 # -- activation checkpointing ------------------------------------------------------------------------------------------
 
 
@@ -139,7 +155,7 @@ def test_recomputation_uses_the_compiled_graphs_that_there_are():
 
 def bytes_kept(state: TrainState) -> int:
     """Bytes of the tensors that a step keeps for its backward pass, besides weights and their copies."""
-    weights = {size for p in state.parameters.values() for size in (p.shape, p.T.shape)}
+    weights = {size for p in state.parameters.values() for size in (p.shape, p.shape[::-1])}
     kept: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
