@@ -72,6 +72,11 @@ class ACTModel(nn.Module):
         return self.inner.puzzle_emb
 
     @property
+    def levels(self) -> list[Level]:
+        """The stacks of blocks that the recursion passes through."""
+        return [module for module in self.inner.modules() if isinstance(module, Level)]
+
+    @property
     def max_steps(self) -> int:
         """ACT steps after which a slot halts at the latest, in the mode (training or evaluation) the model is in."""
         return self.config.halt_max_steps if self.training else self.eval_max_steps or self.config.halt_max_steps
@@ -85,10 +90,9 @@ class ACTModel(nn.Module):
         self.compiled = True
         # the compiler looks at every input's gradient, and warns of its own looking
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-        for module in self.inner.modules():
-            if isinstance(module, Level):
-                for block in module.layers:
-                    block.compile(dynamic=False, options=COMPILE_OPTIONS)
+        for level in self.levels:
+            for block in level.layers:
+                block.compile(dynamic=False, options=COMPILE_OPTIONS)
 
     def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
         """A carry whose slots have all halted, so that the next step fills them from its batch."""

@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from models.layers import Block, CastedEmbedding, CastedLinear, RotaryEmbedding, Rotation, cast_once, trunc_normal_
+from models.layers import (
+    Block,
+    CastedEmbedding,
+    CastedLinear,
+    RotaryEmbedding,
+    Rotation,
+    cast_once,
+    recomputed,
+    trunc_normal_,
+)
 from models.sparse_embedding import SparsePuzzleEmbedding
 
 FORWARD_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
@@ -68,10 +77,14 @@ class ReasonerConfig(BaseModel):
 
 
 class Level(nn.Module):
-    """`f(z; injection) = layers(z + injection)`: a stack of blocks. [batch, positions, hidden] -> the same."""
+    """`f(z; injection) = layers(z + injection)`: a stack of blocks. [batch, positions, hidden] -> the same.
+
+    With `recomputes` nothing is kept for the backward pass but what enters each block; it computes the rest again.
+    """
 
     def __init__(self, config: ReasonerConfig, num_layers: int, positions: int):
         super().__init__()
+        self.recomputes = False
         self.layers = nn.ModuleList(self.make_block(config, positions) for _ in range(num_layers))
 
     def make_block(self, config: ReasonerConfig, positions: int) -> nn.Module:
@@ -82,8 +95,9 @@ class Level(nn.Module):
 
     def forward(self, z: Tensor, injection: Tensor | None, rotation: Rotation | None) -> Tensor:
         h = z if injection is None else z + injection
+        recomputes = self.recomputes and torch.is_grad_enabled()
         for layer in self.layers:
-            h = layer(h, rotation)
+            h = recomputed(layer, h, rotation) if recomputes else layer(h, rotation)
         return h
 
 

@@ -5,7 +5,7 @@ inside `cast_once` they are cast one time for all uses.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.attention import attend
 from models.silu import silu
@@ -94,13 +95,35 @@ def multiply_each(weight: Tensor, x: Tensor) -> Tensor:
 def cast_once(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Inside the block the linear layers of `module` compute with copies of their weights made at its start."""
     layers = [m for m in module.modules() if isinstance(m, CastedLinear) and m.weight.dtype != dtype]
-    for layer in layers:
-        layer.copy = layer.weight.detach().to(dtype)
+    with _computing_with({layer: layer.weight.detach().to(dtype) for layer in layers}):
+        yield
+
+
+@contextmanager
+def _computing_with(copies: Mapping[CastedLinear, Tensor | None]) -> Iterator[None]:
+    before = {layer: layer.copy for layer in copies}
+    for layer, copy in copies.items():
+        layer.copy = copy
     try:
         yield
     finally:
-        for layer in layers:
-            layer.copy = None
+        for layer, copy in before.items():
+            layer.copy = copy
+
+
+def recomputed(module: nn.Module, *inputs: Any) -> Tensor:
+    """`module(*inputs)`, keeping for the backward pass the inputs alone; it computes the rest again, once.
+
+    The second time as the first: with the same copies of the weights (`cast_once` is over by then), so with the same
+    compiled graph, the same bits, and the same sums of gradients.
+    """
+    copies = {m: m.copy for m in module.modules() if isinstance(m, CastedLinear)}
+
+    def compute(*inputs: Any) -> Tensor:
+        with _computing_with(copies):
+            return module(*inputs)
+
+    return checkpoint(compute, *inputs, use_reentrant=False)  # pyright: ignore[reportReturnType]
 
 
 class CastedEmbedding(nn.Module):

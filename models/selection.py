@@ -78,6 +78,7 @@ class Selections:
 
     def __init__(self):
         self._records: dict[Selector, _Record] = {}
+        self._read = False
 
     @property
     def empty(self) -> bool:
@@ -86,6 +87,9 @@ class Selections:
 
     def record(self, selector: Selector, logits: Tensor, ids: Tensor, real: Tensor) -> None:
         """Add one use of a selector: logits [tokens, heads, experts], ids [tokens, heads, k], real bool [tokens]."""
+        if self._read:
+            # the backward pass computes a block again: nothing to add up, and its tensors are not to be held
+            self._records.clear()
         counts = real.float()
         probabilities = (counts @ logits.float().softmax(-1).flatten(1)).view(selector.heads, selector.experts)
         with torch.no_grad():
@@ -136,6 +140,7 @@ class Selections:
 
     def _over_ranks(self) -> tuple[list[_Record], int]:
         """(each record summed over all ranks, without gradient; the number of ranks)."""
+        self._read = True
         records = list(self._records.values())
         parts = [part for r in records for part in (r.probabilities, r.chosen, r.tokens)]
         total, world_size = summed_over_ranks(torch.cat([part.flatten() for part in parts]))

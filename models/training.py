@@ -14,7 +14,7 @@ from models.ema import EMA
 from models.losses import ACTLossHead
 from models.sparse_embedding import SparseSignSGD
 from utils.config import OptimizationConfig
-from utils.distributed import Ranks, SummedScalars, gather_rows, sum_gradients
+from utils.distributed import GradientSum, Ranks, SummedScalars, gather_rows
 from utils.errors import UserError
 from utils.optimizers import AdamATan2, learning_rate, make_optimizer
 
@@ -57,7 +57,10 @@ class TrainState:
         self.carries: list[Carry] = []
         if config.freeze_weights:
             head.requires_grad_(False)
+        for level in head.model.levels:
+            level.recomputes = config.activation_checkpointing
         self.parameters = {name: p for name, p in head.named_parameters() if p.requires_grad}
+        self.gradients = GradientSum(self.parameters.values())
         self.ema = EMA(head, config.ema_rate) if config.ema else None
         self._averages_in_step = False  # whether the optimizer's pass updates the averages too
         self.dense: Optimizer | None = None
@@ -107,12 +110,13 @@ class TrainState:
                 carry=self.carries[index], batch=micro, min_steps=own_minimum
             )
             # the gradients of all micro-batches and ranks are summed, so each is divided by the global batch size
-            (loss / self.config.global_batch_size).backward()
+            is_last = index == self.config.grad_accum_steps - 1
+            with self.gradients.over_ranks() if is_last else nullcontext():
+                (loss / self.config.global_batch_size).backward()
             if self.sparse is not None:
                 self.sparse.collect()
             for name, value in metrics.items():
                 sums[name] = sums[name] + value if name in sums else value
-        sum_gradients(self.parameters.values())
         return StepMetrics(sums, self.config, self.update())
 
     def update(self) -> dict[str, float | Tensor]:

@@ -86,6 +86,7 @@ class DenseOptimization(BaseModel):
     ema_rate: float = Field(default=0.999, ge=0, lt=1)
     optimizer: OptimizerName = "adam_atan2"
     grad_accum_steps: int = Field(default=1, ge=1)
+    activation_checkpointing: bool = False
     grad_clip_norm: float | None = Field(default=None, gt=0)
 
 

@@ -102,16 +102,83 @@ def broadcast_module(module: nn.Module) -> None:
                 dist.broadcast(tensor, src=0)
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Sum the gradients over all ranks in one flat all-reduce."""
-    if not dist.is_initialized():
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if gradients:
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        parts = flat.split([gradient.numel() for gradient in gradients])
-        torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+class GradientSum:
+    """Sums the gradients of parameters over all ranks, in buckets, each sent while the backward pass makes the next.
+
+    A parameter's gradient is final when the backward pass has gone through its first use in the forward pass. So what
+    overlaps is what is used late only: the heads, and HRM's H level, during the backward pass of its L level. The level
+    of a TRM, used again and again, is final in the last few layers of the backward pass alone: there the sum of one
+    layer overlaps with the backward pass of the layer below it, and no more.
+
+    Which parameters share a bucket follows from the order in which their gradients became final in the first backward
+    pass, on rank 0, whose buckets are all sent at its end. Buckets are sent in one order on every rank, whatever
+    the order in which they are filled there. All ranks must have gradients of the same parameters.
+
+    Args:
+        parameters: those that are trained.
+        bucket_bytes: a bucket is full when it has this size.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], bucket_bytes: int = 2**23):
+        self._parameters, self._bucket_bytes = list(parameters), bucket_bytes
+        self._buckets: list[list[nn.Parameter]] | None = None  # unknown before the first backward pass
+        # of the backward pass that runs
+        self._final: dict[nn.Parameter, None] = {}  # parameters whose gradient is final, in order
+        self._unsent: list[list[nn.Parameter]] = []  # buckets
+        self._sent: list[tuple[dist.Work, Tensor, list[Tensor]]] = []  # (the sum at work, its tensor, the gradients)
+
+    @contextmanager
+    def over_ranks(self) -> Iterator[None]:
+        """Around the last backward pass of a step; behind it the gradients are the sums over all ranks. Collective."""
+        if not self._parameters or not dist.is_initialized() or dist.get_world_size() == 1:
+            yield
+            return
+        self._final, self._unsent = {}, list(self._buckets or [])
+        hooks = [p.register_post_accumulate_grad_hook(self._is_final) for p in self._parameters]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if self._buckets is None:
+            self._buckets = self._make_buckets()
+            self._unsent = list(self._buckets)
+        while self._unsent:  # all of the first step, and those with a parameter that has no gradient this time
+            self._send()
+        for work, total, gradients in self._sent:
+            work.wait()
+            parts = total.split([gradient.numel() for gradient in gradients])
+            torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
+        self._sent.clear()
+
+    def _is_final(self, parameter: Tensor) -> None:
+        """Called in the backward pass, once for each parameter that has a gradient."""
+        assert isinstance(parameter, nn.Parameter)
+        self._final[parameter] = None
+        while self._unsent and self._final.keys() >= set(self._unsent[0]):
+            self._send()
+
+    def _send(self) -> None:
+        """Begin to sum the next bucket."""
+        gradients = [p.grad for p in self._unsent.pop(0) if p.grad is not None]
+        if gradients:
+            total = torch.cat([gradient.flatten() for gradient in gradients])
+            work = dist.all_reduce(total, async_op=True)
+            assert work is not None
+            self._sent.append((work, total, gradients))
+
+    def _make_buckets(self) -> list[list[nn.Parameter]]:
+        number = {parameter: index for index, parameter in enumerate(self._parameters)}
+        order = broadcast_object([number[p] for p in dict.fromkeys([*self._final, *self._parameters])])
+        buckets: list[list[nn.Parameter]] = [[]]
+        size = 0
+        for parameter in (self._parameters[index] for index in order):
+            if size >= self._bucket_bytes:
+                buckets.append([])
+                size = 0
+            buckets[-1].append(parameter)
+            size += parameter.numel() * parameter.element_size()
+        return buckets
 
 
 class SummedScalars:

@@ -20,7 +20,7 @@ from models.text_loss import TextLossHead
 from tests.models.small_text import CONFIG, small_text, small_text_head, small_text_model
 from tests.ranks import on_two_ranks
 from utils.constants import NO_DOCUMENT
-from utils.distributed import sum_gradients
+from utils.distributed import GradientSum
 
 WIDTH, EPS = 16, 1e-5
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -245,8 +245,8 @@ def gradients_of(rows: slice, ranks: int) -> dict[str, Tensor]:
     head, batch = small_text_head("moeut"), small_text()
     mine = {name: x[rows] for name, x in batch.items()}
     _, loss, metrics, _, _ = head(head.initial_carry(mine), mine)
-    (loss / 4).backward()
-    sum_gradients(head.parameters())
+    with GradientSum(head.parameters()).over_ranks():
+        (loss / 4).backward()
     found = {name: p.grad for name, p in head.named_parameters() if p.grad is not None}
     return found | {"moe_loss": metrics["moe_loss"] * ranks / 4}
 

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import text_loss
+from models import text_loss, text_model
 from models.act import Carry
 from models.losses import softmax_cross_entropy
+from models.selection import Selections
 from models.text_loss import TextLossHead, weighted_cross_entropy
 from models.training import TrainState
 from tests.models.small_text import (
@@ -242,7 +243,7 @@ def test_scores_are_those_of_the_logits(architecture: str, halting: bool):
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def state_of(architecture: str, **settings: Any) -> TrainState:
+def state_of(architecture: str, dtype: str = "float32", **settings: Any) -> TrainState:
     config = OptimizationConfig(
         **{
             "global_batch_size": 4,
@@ -260,7 +261,8 @@ def state_of(architecture: str, **settings: Any) -> TrainState:
             **settings,
         }
     )
-    head = small_text_head(architecture, **({} if architecture == "flat" else {"halt_exploration_prob": 0.3}))
+    options: dict[str, object] = {} if architecture == "flat" else {"halt_exploration_prob": 0.3}
+    head = small_text_head(architecture, forward_dtype=dtype, **options)
     return TrainState(head, config, Ranks(), total_steps=40)
 
 
@@ -285,6 +287,31 @@ def test_gradient_accumulation_changes_nothing(architecture: str):
     whole, parts = state_of(architecture), state_of(architecture, grad_accum_steps=2)
     for one, other in zip(train(whole, 1, 6), train(parts, 1, 6), strict=True):
         assert one == pytest.approx(other, rel=1e-3)
+
+
+@pytest.mark.parametrize("architecture", TEXT_ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_recomputed_activations_change_no_bit(architecture: str, dtype: str):
+    one, other = (
+        state_of(architecture, dtype, activation_checkpointing=flag, grad_accum_steps=2) for flag in (False, True)
+    )
+    assert all(level.recomputes for level in other.head.model.levels)
+    assert train(other, 1, 4) == train(one, 1, 4)
+    found = other.head.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in one.head.state_dict().items())
+
+
+def test_records_of_experts_hold_nothing_that_is_recomputed(monkeypatch: pytest.MonkeyPatch):
+    made: list[Selections] = []
+
+    def make() -> Selections:
+        made.append(Selections())
+        return made[-1]
+
+    monkeypatch.setattr(text_model, "Selections", make)
+    for flag, held in ((False, 6), (True, 1)):  # of two layers with three selectors each
+        train(state_of("moeut", activation_checkpointing=flag), 1, 1)
+        assert len(made[-1]._records) == held
 
 
 @pytest.mark.parametrize("architecture", TEXT_ARCHITECTURES)

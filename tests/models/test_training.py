@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
+import models.inner
 from models.act import draw_min_steps
+from models.layers import recomputed
 from models.losses import ACTLossHead
 from models.training import TrainState
 from tests.models.small import ARCHITECTURES, set_q, small_batch, small_model, spread_q
+from tests.ranks import on_two_ranks
 from utils.checkpoint import (
     load_train_state,
     load_weights,
@@ -90,6 +94,120 @@ def test_accumulated_gradients_are_those_of_one_batch(architecture: str, parts: 
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
     assert len(split.carries) == parts
+
+
+def train_on_two(rank: int, folder: str) -> None:
+    state = state_of(ranks=Ranks(rank, 2), grad_accum_steps=2, optimizer="adamw", activation_checkpointing=True)
+    train(state, 1, 4)
+    expected = torch.load(Path(folder) / "expected.pt")
+    for name, value in state.head.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_two_processes_with_micro_batches_equal_one(tmp_path: Path):
+    state = state_of(optimizer="adamw")
+    train(state, 1, 4)
+    torch.save(state.head.state_dict(), tmp_path / "expected.pt")
+    on_two_ranks(train_on_two, tmp_path)
+
+
+# -- activation checkpointing ------------------------------------------------------------------------------------------
+
+
+def same_steps(one: TrainState, other: TrainState, steps: int) -> None:
+    """Both make the same steps, bit by bit."""
+    assert train(other, 1, steps) == train(one, 1, steps)
+    expected, found = tensors(one), tensors(other)
+    assert set(found) == set(expected)
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "trm_mlp"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_recomputed_activations_change_no_bit(architecture: str, dtype: str):
+    options: dict[str, Any] = {"forward_dtype": dtype, "L_layers": 2, "H_layers": 2}
+    if architecture == "trm_mlp":
+        architecture = "trm"
+        options |= {"mlp_t": True, "pos_encodings": "none"}
+    one, other = (
+        state_of(head_of(architecture, **options), activation_checkpointing=flag, grad_accum_steps=2, optimizer="adamw")
+        for flag in (False, True)
+    )
+    same_steps(one, other, 3)
+
+
+def test_recomputation_uses_the_compiled_graphs_that_there_are():
+    graphs: list[int] = []
+    states: list[TrainState] = []
+    for flag in (False, True):
+        torch._dynamo.reset()
+        counters.clear()
+        states.append(state_of(head_of(forward_dtype="bfloat16"), activation_checkpointing=flag, optimizer="adamw"))
+        states[-1].compile()
+        for step in (1, 2, 3):
+            train(states[-1], step, step)
+            graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs == [2] * 6  # the block with gradient and without
+    expected, found = tensors(states[0]), tensors(states[1])
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def bytes_kept(state: TrainState) -> int:
+    """Bytes of the tensors that a step keeps for its backward pass, besides weights and their copies."""
+    weights = {size for p in state.parameters.values() for size in (p.shape, p.shape[::-1])}
+    kept: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        if x.shape not in weights:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        train(state, 1, 1)
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("mlp_t", [False, True])
+def test_little_is_kept_of_a_recursion_of_published_shape(mlp_t: bool):
+    options: dict[str, Any] = {"hidden_size": 512, "num_heads": 8, "L_layers": 2, "H_cycles": 1, "L_cycles": 6}
+    options |= {"seq_len": 6, "puzzle_emb_ndim": 512 * 16, "puzzle_emb_len": 91, "forward_dtype": "bfloat16"}
+    options |= {"mlp_t": mlp_t, "pos_encodings": "none" if mlp_t else "rope"}
+    usual, less = (
+        bytes_kept(state_of(head_of(**options), activation_checkpointing=flag, global_batch_size=BATCH))
+        for flag in (False, True)
+    )
+    # 14 uses of a layer, each with one latent [batch, 97, 512] in bf16, and a few around the recursion
+    latent = BATCH * 97 * 512 * 2
+    assert 14 * latent <= less <= 20 * latent
+    assert usual >= 15 * less
+
+
+def test_only_passes_with_gradient_are_recomputed(monkeypatch: pytest.MonkeyPatch):
+    calls: list[bool] = []
+
+    def spy(module: Any, *inputs: Any) -> Tensor:
+        calls.append(torch.is_grad_enabled())
+        return recomputed(module, *inputs)
+
+    monkeypatch.setattr(models.inner, "recomputed", spy)
+    state = state_of(head_of(H_cycles=3, L_cycles=2, L_layers=1), activation_checkpointing=True)
+    train(state, 1, 1)
+    assert calls == [True] * 3  # of nine
+    with torch.no_grad():
+        state.head(state.carries[0], small_batch(BATCH))
+    assert len(calls) == 3
+
+
+def test_a_resumed_run_may_recompute_or_not():
+    one, other = state_of(activation_checkpointing=False), state_of(activation_checkpointing=True)
+    train(one, 1, 3)
+    assert set(other.head.state_dict()) == set(one.head.state_dict())
+    other.head.load_state_dict(one.head.state_dict())
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert train(other, 4, 6) == train(one, 4, 6)
+    expected, found = tensors(one), tensors(other)
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
 
 # -- what is trained ---------------------------------------------------------------------------------------------------

@@ -180,12 +180,12 @@ def test_the_file_of_evaluation_fits():
 
 def test_unknown_keys_are_answered_with_the_nearest_one(defaults: dict[str, Any]):
     said = message(defaults | {"globl_batch_size": 3})
-    assert "globl_batch_size: no such key. Did you mean 'global_batch_size'? Allowed are arch, augmentation," in said
+    assert "globl_batch_size: no such key. Did you mean 'global_batch_size'? Allowed are activation_" in said
 
 
 def test_unknown_keys_far_from_any_get_the_list_alone(defaults: dict[str, Any]):
     said = message(defaults | {"zzzzzz": 3})
-    assert "zzzzzz: no such key. Allowed are arch," in said
+    assert "zzzzzz: no such key. Allowed are activation_checkpointing, arch," in said
     assert "Did you mean" not in said
 
 
@@ -225,6 +225,7 @@ def test_nested_keys_are_named_in_full(defaults: dict[str, Any], section: str, v
         ("device", "gpu", "device='gpu': input should be 'auto', 'cuda', 'mps' or 'cpu'"),
         ("data_paths", "data/x", "data_paths='data/x': input should be a valid list"),
         ("ema", "perhaps", "ema='perhaps': input should be a valid boolean"),
+        ("activation_checkpointing", "some", "activation_checkpointing='some': input should be a valid boolean"),
         ("compile", "perhaps", "compile='perhaps': "),
     ],
 )

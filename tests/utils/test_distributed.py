@@ -1,5 +1,6 @@
 """Sums, gathers and broadcasts: the identity in one process, the whole in two."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.ranks import on_two_ranks
 from utils.distributed import (
+    GradientSum,
     Ranks,
     barrier,
     broadcast_module,
@@ -18,7 +20,6 @@ from utils.distributed import (
     gather_rows,
     launched_ranks,
     process_group,
-    sum_gradients,
     sum_over_ranks,
 )
 from utils.errors import UserError
@@ -44,11 +45,12 @@ def rows_of(rank: int) -> dict[str, Tensor]:
     }
 
 
-def module_of(rank: int) -> nn.Module:
+def module_of(rank: int, summed: bool = False) -> nn.Module:
     """Parameters with gradients, some of them without, and a buffer."""
     torch.manual_seed(rank)
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1, bias=False))
-    module[0](torch.randn(4, 3)).square().sum().backward()
+    with GradientSum(module.parameters()).over_ranks() if summed else nullcontext():
+        module[0](torch.randn(4, 3)).square().sum().backward()
     return module
 
 
@@ -63,8 +65,7 @@ def scalars_of(rank: int) -> dict[str, Tensor]:
 
 def take_part(rank: int) -> dict[str, Any]:
     """All that a rank computes together with the others."""
-    module = module_of(rank)
-    sum_gradients(module.parameters())
+    module = module_of(rank, summed=True)
     gradients = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
     broadcast_module(module)
     barrier()
@@ -134,6 +135,105 @@ def test_two_processes(tmp_path: Path):
         assert all(torch.equal(found["module"][name], value) for name, value in modules[0].state_dict().items())
         assert found["scalars"] == {"float": pytest.approx(1.2), "count": 2.0**41 + 1, "small": 2e-30, "flag": 1.0}
         assert found["object"] == 0
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+class Shared(nn.Module):
+    """A layer used three times, one used once before it, one after it, and one that only some batches use."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.shared, self.last, self.rare = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x: Tensor, rare: bool) -> Tensor:
+        x = self.first(x).tanh()
+        for _ in range(3):
+            x = self.shared(x).tanh()
+        x = self.last(x)
+        return (self.rare(x) if rare else x).square().sum()
+
+
+def micro_batches(step: int, rank: int) -> list[tuple[Tensor, bool]]:
+    """(rows, whether the rare layer is used) of the two micro-batches of a step."""
+    generator = torch.Generator().manual_seed(10 * step + rank)
+    return [(torch.randn(3, 4, generator=generator), rare) for rare in RARE[step]]
+
+
+# as the buckets were made, then without a gradient of one layer, with one of the first micro-batch alone, without
+RARE = [(True, True), (False, False), (True, False), (False, False), (True, True)]
+
+
+def sum_step_by_step(rank: int, folder: str) -> None:
+    torch.manual_seed(0)
+    model, plain = Shared(), Shared()
+    plain.load_state_dict(model.state_dict())
+    sums = GradientSum(model.parameters(), bucket_bytes=64)  # at most one weight and what is before it
+    events: list[str] = []
+    all_reduce = dist.all_reduce
+
+    def spy(tensor: Tensor, *args: Any, **options: Any) -> Any:
+        events.append(f"{tensor.numel()} numbers")
+        return all_reduce(tensor, *args, **options)
+
+    dist.all_reduce = spy
+    for step, rare in enumerate(RARE):
+        events.clear()
+        (x, first), (y, last) = micro_batches(step, rank)
+        model(x, first).backward()
+        assert events == []  # only the last micro-batch sends
+        y.requires_grad_()
+        y.register_hook(lambda _: events.append("end of the backward pass"))
+        with sums.over_ranks():
+            model(y, last).backward()
+        # in the order in which they become final: rare, last, shared, first; a bias is final before its weight
+        buckets = [f"{n} numbers" for n in (20, 20, 20, 20)]
+        end = "end of the backward pass"
+        if step == 0:
+            assert events == [end, *buckets]
+        elif rare == (True, True):
+            assert events[:3] == buckets[:3]
+            assert events[-1] in (end, buckets[3])  # the first layer's may be sent just before or behind it
+            assert len(events) == 5
+        else:  # the first bucket has to wait, and so all others
+            assert events == [end, *buckets[not any(rare) :]]
+        for micro, used in micro_batches(step, 0) + micro_batches(step, 1):
+            plain(micro, used).backward()
+        for mine, reference in zip(model.parameters(), plain.parameters(), strict=True):
+            assert (mine.grad is None) == (reference.grad is None)
+            if mine.grad is not None and reference.grad is not None:
+                torch.testing.assert_close(mine.grad, reference.grad, rtol=1e-5, atol=1e-5)
+        model.zero_grad()
+        plain.zero_grad()
+    dist.all_reduce = all_reduce
+
+
+def test_gradients_are_summed_while_the_backward_pass_runs(tmp_path: Path):
+    on_two_ranks(sum_step_by_step, tmp_path)
+
+
+def sum_in_other_orders(rank: int, folder: str) -> None:
+    torch.manual_seed(0)
+    branches = nn.ModuleList(nn.Linear(4, 4, bias=False) for _ in range(3))
+    sums = GradientSum(branches.parameters(), bucket_bytes=1)
+    for _ in range(3):
+        branches.zero_grad()
+        with sums.over_ranks():
+            uses = [branch(torch.ones(4)).sum() * 10**i for i, branch in [*enumerate(branches)][:: 1 - 2 * rank]]
+            torch.stack(uses).sum().backward()
+        assert [float(p.grad[0, 0]) for p in branches.parameters() if p.grad is not None] == [2, 20, 200]
+
+
+def test_ranks_may_finish_gradients_in_other_orders(tmp_path: Path):
+    on_two_ranks(sum_in_other_orders, tmp_path)
+
+
+def test_a_single_process_has_no_hooks():
+    model = Shared()
+    with GradientSum(model.parameters()).over_ranks():
+        assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+        model(torch.randn(3, 4), True).backward()
 
 
 def refuse(rank: int, folder: str) -> None:
