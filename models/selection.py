@@ -85,6 +85,7 @@ class Selections:
         """Whether nothing was recorded, as in models without experts."""
         return not self._records
 
+    @torch.compiler.disable()  # a graph would differ with what is recorded already, also when it is computed again
     def record(self, selector: Selector, logits: Tensor, ids: Tensor, real: Tensor) -> None:
         """Add one use of a selector: logits [tokens, heads, experts], ids [tokens, heads, k], real bool [tokens]."""
         if self._read:

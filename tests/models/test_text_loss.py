@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from models import text_loss, text_model
 from models.act import Carry
@@ -299,6 +300,22 @@ def test_recomputed_activations_change_no_bit(architecture: str, dtype: str):
     assert train(other, 1, 4) == train(one, 1, 4)
     found = other.head.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in one.head.state_dict().items())
+
+
+@pytest.mark.slow
+def test_recomputation_uses_the_compiled_graphs_of_experts():
+    found: list[tuple[int, list[dict[str, float]]]] = []
+    for flag in (False, True):
+        torch._dynamo.reset()
+        counters.clear()
+        state = state_of("moeut", activation_checkpointing=flag)
+        state.compile()
+        metrics = train(state, 1, 4)
+        found.append((counters["stats"]["unique_graphs"], metrics))
+    (graphs, expected), (others, steps) = found
+    assert others == graphs > 0
+    for one, other in zip(expected, steps, strict=True):
+        assert other == pytest.approx(one, rel=1e-5)
 
 
 def test_records_of_experts_hold_nothing_that_is_recomputed(monkeypatch: pytest.MonkeyPatch):
