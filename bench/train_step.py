@@ -171,7 +171,8 @@ class Bench:
             with torch.profiler.profile() as profile:
                 state.train_step(batch)
                 self.synchronize()
-            profile.export_chrome_trace(config.trace)
+            if self.ranks.is_main:  # the others have the same path
+                profile.export_chrome_trace(config.trace)
             key = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
             self.say(profile.key_averages().table(sort_by=key, row_limit=15, max_name_column_width=60))
             self.say(f"trace: {config.trace}")
@@ -276,8 +277,11 @@ def run(composed: DictConfig) -> None:
         for part in config.parts:
             getattr(bench, part)()
     if config.output is not None and ranks.is_main:
-        described = {"arch": config.arch.model_dump(), "batch": config.global_batch_size, "device": str(device)} | {
-            "processes": ranks.world_size
+        described = {
+            "arch": config.arch.model_dump(),
+            "batch": config.global_batch_size,
+            "device": str(device),
+            "processes": ranks.world_size,
         }
         with Path(config.output).open("a") as file:
             file.write(json.dumps(described | bench.figures) + "\n")
