@@ -66,6 +66,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         head.load_state_dict(weights, assign=True)  # the file stays memory-mapped: a large table is not copied
         head.to(device).requires_grad_(False)
         head.model.eval_max_steps = config.halt_max_steps or trained.get("eval_halt_max_steps")
+        fuses, fuse_reason = head.model.fuse(config.compile)
         if choose_compile(config.compile, device)[0]:
             head.model.compile_recursion()
 
@@ -76,6 +77,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         say(f"checkpoint: {checkpoint}")
         batch_size = config.global_batch_size or choose_batch_size(head.model, device) * ranks.world_size
         say(f"device: {device} ({device_reason}); dtype: {dtype} ({dtype_reason}); {batch_size} examples at once")
+        say(f"fused operators: {'yes' if fuses else 'no'} ({fuse_reason})")
         results = evaluate_split(
             head,
             split,

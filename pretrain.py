@@ -112,6 +112,7 @@ def train(config: PretrainConfig) -> None:
         broadcast_module(head)
         step_flops = config.global_batch_size * flops_per_example(config.arch, metadata.vocab_size, metadata.seq_len)
         compiles, compile_reason = choose_compile(config.compile, device, total_steps * step_flops)
+        fuses, fuse_reason = head.model.fuse(config.compile)
         if compiles:
             state.compile()
         head.train()
@@ -121,6 +122,7 @@ def train(config: PretrainConfig) -> None:
         say(f"run: {plan.folder} ({plan.note})")
         say(f"device: {device} ({device_reason}); dtype: {config.arch.own_keys['forward_dtype']} ({dtype_reason})")
         say(f"compiled: {'yes' if compiles else 'no'} ({compile_reason})")
+        say(f"fused operators: {'yes' if fuses else 'no'} ({fuse_reason})")
         say(f"W&B: {wandb_mode} ({wandb_reason})")
         say(f"training data: {'on the device' if resident else 'loaded step by step'} ({resident_reason})")
         say(f"model: {sum(p.numel() for p in head.parameters()):,} parameters; steps: {state.step} -> {last_step}")

@@ -79,6 +79,9 @@ class Bench:
         self.say(f"device: {self.device} ({reason}); {ranks.world_size} x {torch.get_num_threads()} threads")
         self.say(f"dtype: {dtype} ({dtype_reason})")
         self.say(f"compiled: {'yes' if self.compiles else 'no'} ({compile_reason})")
+        fuses, fuse_reason = self.head.model.fuse(config.compile)
+        self.figures |= {"compiled": self.compiles, "fused": fuses}
+        self.say(f"fused operators: {'yes' if fuses else 'no'} ({fuse_reason})")
         self.say(
             f"batch {config.global_batch_size}, {seq_len} tokens, "
             f"{sum(p.numel() for p in self.head.parameters()):,} parameters, {self.flops / 1e12:.3f} TFLOP a step"
@@ -280,6 +283,7 @@ def run(composed: DictConfig) -> None:
         described = {
             "arch": config.arch.model_dump(),
             "batch": config.global_batch_size,
+            "seq_len": bench.head.model.config.seq_len,
             "device": str(device),
             "processes": ranks.world_size,
         }

@@ -6,16 +6,20 @@ arXiv 2510.04871, section 4.6.)
 """
 
 import math
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from models import fused
+from models.fused.packing import PANEL
 from models.inner import InnerModel, Level, ReasonerConfig
-from utils.device import COMPILE_OPTIONS
+from models.layers import Block
+from utils.device import COMPILE_OPTIONS, keep_freed_memory
 
 
 @dataclass
@@ -93,6 +97,33 @@ class ACTModel(nn.Module):
         for level in self.levels:
             for block in level.layers:
                 block.compile(dynamic=False, options=COMPILE_OPTIONS)
+
+    def fuse(self, compile: bool | Literal["auto"]) -> tuple[bool, str]:
+        """(whether sublayers of the blocks become single operators made for this CPU, reason). See models/fused.
+
+        Args:
+            compile: the configuration's; False turns this off too, as DISABLE_COMPILE does.
+        """
+        if not compile or "DISABLE_COMPILE" in os.environ:
+            return False, "DISABLE_COMPILE is set" if compile else "compile=false"
+        if next(self.parameters()).device.type != "cpu" or self.inner.dtype != torch.bfloat16:
+            return False, "they are for bfloat16 on CPUs"
+        blocks = [block for level in self.levels for block in level.layers if isinstance(block, Block)]
+        sublayers = [sublayer for block in blocks for sublayer in block.sublayers]
+        if not sublayers:
+            return False, "the blocks of this architecture are of another kind"
+        fitting = [sublayer for sublayer in sublayers if sublayer.fits_fused]
+        if self.config.hidden_size % PANEL or not fitting:
+            return False, f"hidden_size {self.config.hidden_size} is no multiple of {PANEL}"
+        reason = fused.load()
+        if reason is not None:
+            return False, reason
+        for sublayer in fitting:
+            sublayer.fused = True
+        keep_freed_memory()
+        if len(fitting) < len(sublayers):
+            return True, f"bfloat16 on this CPU; but not attention, whose heads are no multiple of {PANEL} wide"
+        return True, "bfloat16 on this CPU"
 
     def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
         """A carry whose slots have all halted, so that the next step fills them from its batch."""

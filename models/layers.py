@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.attention import attend
+from models.fused import attention as fused_attention
+from models.fused import swiglu as fused_swiglu
+from models.fused.packing import PANEL
 from models.silu import silu
 
 # Standard deviation of a unit normal truncated at +-2: dividing by it gives the truncated
@@ -61,6 +64,10 @@ class CastedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.copy: Tensor | None = None  # of the weight, inside `cast_once`
 
+    def make_copy(self, dtype: torch.dtype) -> Tensor | None:
+        """The weight in `dtype`, without gradient; None where it has that dtype itself."""
+        return None if self.weight.dtype == dtype else self.weight.detach().to(dtype)
+
     def weight_as(self, dtype: torch.dtype) -> Tensor:
         """The weight [out, in] in `dtype`."""
         if self.copy is None or self.copy.dtype != dtype:
@@ -94,13 +101,13 @@ def multiply_each(weight: Tensor, x: Tensor) -> Tensor:
 @contextmanager
 def cast_once(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Inside the block the linear layers of `module` compute with copies of their weights made at its start."""
-    layers = [m for m in module.modules() if isinstance(m, CastedLinear) and m.weight.dtype != dtype]
-    with _computing_with({layer: layer.weight.detach().to(dtype) for layer in layers}):
+    layers = [m for m in module.modules() if isinstance(m, CastedLinear | Attention | SwiGLU)]
+    with _computing_with({layer: layer.make_copy(dtype) for layer in layers}):
         yield
 
 
 @contextmanager
-def _computing_with(copies: Mapping[CastedLinear, Tensor | None]) -> Iterator[None]:
+def _computing_with(copies: Mapping[Any, Any]) -> Iterator[None]:
     before = {layer: layer.copy for layer in copies}
     for layer, copy in copies.items():
         layer.copy = copy
@@ -117,7 +124,7 @@ def recomputed(module: nn.Module, *inputs: Any) -> Tensor:
     The second time as the first: with the same copies of the weights (`cast_once` is over by then), so with the same
     compiled graph, the same bits, and the same sums of gradients.
     """
-    copies = {m: m.copy for m in module.modules() if isinstance(m, CastedLinear)}
+    copies = {m: m.copy for m in module.modules() if isinstance(m, CastedLinear | Attention | SwiGLU)}
 
     def compute(*inputs: Any) -> Tensor:
         with _computing_with(copies):
@@ -184,6 +191,28 @@ class Attention(nn.Module):
         width = self.head_dim * num_heads
         self.qkv_proj = CastedLinear(hidden_size, 3 * width)
         self.o_proj = CastedLinear(width, hidden_size)
+        self.fused = False  # whether `sublayer` is one operator
+        self.copy: fused_attention.Packed | None = None  # of the weights for that operator, inside `cast_once`
+
+    def sublayer(self, x: Tensor, rotation: Rotation | None, eps: float) -> Tensor:
+        """`norm(x + attention(x))`."""
+        if not self.fused:
+            return rms_norm(x + self(x, rotation), eps)
+        angles = None if rotation is None else (rotation.cos, rotation.sin)
+        weights, packed = (self.qkv_proj.weight, self.o_proj.weight), self.copy or self._pack()
+        return fused_attention.attention(x, *weights, packed, angles, self.num_heads, eps)
+
+    @property
+    def fits_fused(self) -> bool:
+        """Whether the widths are such that the operator can compute this."""
+        return self.head_dim % PANEL == 0 and self.o_proj.weight.shape[0] % PANEL == 0
+
+    def make_copy(self, dtype: torch.dtype) -> fused_attention.Packed | None:
+        """The weights as the operator of `sublayer` reads them; None where it is not used."""
+        return self._pack() if self.fused else None
+
+    def _pack(self) -> fused_attention.Packed:
+        return fused_attention.pack(self.qkv_proj.weight, self.o_proj.weight, backward=torch.is_grad_enabled())
 
     def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
         # one projection holds all query heads, then all key heads, then all value heads
@@ -204,27 +233,51 @@ def swiglu_width(width: int, expansion: float) -> int:
 
 
 class SwiGLU(nn.Module):
-    """`down(silu(gate(x)) * up(x))` (arXiv 2002.05202), no biases: over the last axis, or `over_positions`.
+    """`down(silu(gate(x)) * up(x))` (arXiv 2002.05202), no biases, over the last axis or over another.
 
     The inner width is `inner` where it is given, else `swiglu_width(width, expansion)`.
     """
 
-    def __init__(self, width: int, expansion: float, inner: int | None = None):
+    def __init__(self, width: int, expansion: float, inner: int | None = None, over_positions: bool = False):
         super().__init__()
         inner = inner or swiglu_width(width, expansion)
         self.gate_up_proj = CastedLinear(width, 2 * inner)
         self.down_proj = CastedLinear(inner, width)
+        self.over_positions = over_positions
+        self.fused = False  # whether `sublayer` is one operator
+        self.copy: fused_swiglu.Packed | None = None  # of the weights for that operator, inside `cast_once`
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., width] -> the same."""
+        """[..., width] -> the same; `over_positions` [batch, width, hidden] -> the same."""
+        if self.over_positions:
+            # W @ x, so that nothing is transposed in memory
+            gate_up, down = (layer.weight_as(x.dtype) for layer in (self.gate_up_proj, self.down_proj))
+            gate, up = multiply_each(gate_up, x).chunk(2, dim=1)
+            return multiply_each(down, silu(gate) * up)
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
         return self.down_proj(silu(gate) * up)
 
-    def over_positions(self, x: Tensor) -> Tensor:
-        """[batch, width, hidden] -> the same, over the middle axis. W @ x, so that nothing is transposed in memory."""
-        gate_up, down = (layer.weight_as(x.dtype) for layer in (self.gate_up_proj, self.down_proj))
-        gate, up = multiply_each(gate_up, x).chunk(2, dim=1)
-        return multiply_each(down, silu(gate) * up)
+    def sublayer(self, x: Tensor, eps: float) -> Tensor:
+        """`norm(x + swiglu(x))`, the norm over the same axis as the SwiGLU."""
+        if not self.fused:
+            return rms_norm(x + self(x), eps, axis=1 if self.over_positions else -1)
+        compute = fused_swiglu.positions if self.over_positions else fused_swiglu.rows
+        packed = self.copy or self._pack()
+        return compute(x, self.gate_up_proj.weight, self.down_proj.weight, packed, eps)
+
+    @property
+    def fits_fused(self) -> bool:
+        """Whether the widths are such that the operator can compute this (over positions: the inner one)."""
+        width, inner = self.down_proj.weight.shape
+        return inner % PANEL == 0 and (self.over_positions or width % PANEL == 0)
+
+    def make_copy(self, dtype: torch.dtype) -> fused_swiglu.Packed | None:
+        """The weights as the operator of `sublayer` reads them; None where it is not used."""
+        return self._pack() if self.fused else None
+
+    def _pack(self) -> fused_swiglu.Packed:
+        pack = fused_swiglu.pack_positions if self.over_positions else fused_swiglu.pack_rows
+        return pack(self.gate_up_proj.weight, self.down_proj.weight, backward=torch.is_grad_enabled())
 
 
 class Block(nn.Module):
@@ -237,14 +290,19 @@ class Block(nn.Module):
         super().__init__()
         self.eps = eps
         if mlp_t:
-            self.mlp_t, self.self_attn = SwiGLU(positions, expansion), None
+            self.mlp_t, self.self_attn = SwiGLU(positions, expansion, over_positions=True), None
         else:
             self.mlp_t, self.self_attn = None, Attention(hidden_size, num_heads)
         self.mlp = SwiGLU(hidden_size, expansion)
 
     def forward(self, h: Tensor, rotation: Rotation | None) -> Tensor:
         if self.mlp_t is not None:
-            h = rms_norm(h + self.mlp_t.over_positions(h), self.eps, axis=1)
+            h = self.mlp_t.sublayer(h, self.eps)
         elif self.self_attn is not None:
-            h = rms_norm(h + self.self_attn(h, rotation), self.eps)
-        return rms_norm(h + self.mlp(h), self.eps)
+            h = self.self_attn.sublayer(h, rotation, self.eps)
+        return self.mlp.sublayer(h, self.eps)
+
+    @property
+    def sublayers(self) -> "list[Attention | SwiGLU]":
+        """Mixing, then the SwiGLU over the channels."""
+        return [m for m in (self.mlp_t, self.self_attn, self.mlp) if m is not None]

@@ -205,8 +205,8 @@ def test_swiglu_gates_with_the_first_half():
 
 
 def test_swiglu_over_positions_is_that_over_the_last_axis_of_the_transposed():
-    swiglu, x = SwiGLU(48, 4), torch.randn(3, 48, 5) * 2
-    assert_close(swiglu.over_positions(x), plain_swiglu(swiglu, x.double().mT).mT)
+    swiglu, x = SwiGLU(48, 4, over_positions=True), torch.randn(3, 48, 5) * 2
+    assert_close(swiglu(x), plain_swiglu(swiglu, x.double().mT).mT)
 
 
 # -- block ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""Compiles the C++ operators beside this file, once for each machine and version of them."""
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+# not -march=native: a home directory may be shared by machines
+_FLAGS = (
+    *("-O3", "-std=c++20", "-shared", "-fPIC", "-fopenmp", "-DNDEBUG"),
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma", "-mf16c"),
+)
+
+
+@functools.cache
+def cannot_build() -> str | None:
+    """Why the operators are of no use on this machine; None where they are."""
+    if sys.platform != "linux":
+        return "they are for Linux"
+    if not torch.cpu._is_avx512_bf16_supported():
+        return "this CPU has no AVX-512 bf16 instructions"
+    if _compiler() is None:
+        return "there is no C++ compiler (g++, or what CXX names)"
+    return None
+
+
+def build_and_load(folder: Path) -> str | None:
+    """Compile the .cpp files of `folder`, where that has not been done yet, and register their operators.
+
+    Returns why that failed, or None. The library is kept in TORCH_EXTENSIONS_DIR, else in ~/.cache. Processes that
+    build at the same time do it each for itself, and the last puts its file in place: nobody waits for a lock.
+    """
+    compiler = _compiler()
+    assert compiler is not None
+    cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "recursive_reasoning")
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".cpp", ".h"))
+    key = "\0".join((*(file.read_text() for file in files), torch.__version__, version, *_FLAGS))
+    library = cache / f"recursive_reasoning_{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    if not library.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as temporary:
+            built = Path(temporary) / library.name
+            sources = [str(file) for file in files if file.suffix == ".cpp"]
+            own = Path(torch.__file__).parent
+            libraries = [f"-L{own / 'lib'}", "-ltorch_cpu", "-lc10"]
+            command = [compiler, *_FLAGS, f"-I{own / 'include'}", *sources, "-o", str(built), *libraries]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or ["it said nothing"]
+                return f"{compiler} failed: {next((line for line in lines if 'error' in line), lines[-1])}"
+            built.replace(library)
+    torch.ops.load_library(library)
+    return None
+
+
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX", "g++"))

@@ -1,0 +1,123 @@
+"""The SwiGLU sublayer `norm(x + swiglu(x))` as one operator, in bf16 on CPUs (swiglu.cpp says how).
+
+Weights are packed before use, once for all uses in a step: `pack_rows`, `pack_positions`.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.fused.packing import PANEL, panels
+
+
+class Packed(NamedTuple):
+    """bf16 copies of the two weights as the operators read them; those of the backward pass where it will be."""
+
+    gate_up: Tensor
+    down: Tensor
+    gate_up_backward: Tensor | None
+    down_backward: Tensor | None
+
+
+def pack_rows(gate_up: Tensor, down: Tensor, backward: bool) -> Packed:
+    """For `rows`: gate_up [2 * inner, width], down [width, inner] of any dtype."""
+    return Packed(
+        panels(gate_up.t()), panels(down.t()), *((panels(gate_up), panels(down)) if backward else (None, None))
+    )
+
+
+def pack_positions(gate_up: Tensor, down: Tensor, backward: bool) -> Packed:
+    """For `positions`: gate_up [2 * inner, positions], down [positions, inner] of any dtype."""
+    gate_up, down = gate_up.detach().bfloat16(), down.detach().bfloat16()
+    odd = gate_up.shape[1] % 2
+    back = (gate_up.t().contiguous(), F.pad(down.t(), (0, odd)).contiguous()) if backward else (None, None)
+    return Packed(F.pad(gate_up, (0, odd)).contiguous(), down.contiguous(), *back)
+
+
+def rows(x: Tensor, gate_up: Tensor, down: Tensor, packed: Packed, eps: float) -> Tensor:
+    """`norm(x + down(silu(gate(x)) * up(x)))` over the last axis: bf16 [..., width] -> the same.
+
+    Gradients go to x and to the fp32 weights gate_up and down, of which `packed` was made (with backward=True).
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    if not torch.is_grad_enabled():
+        return torch.ops.recursive_reasoning.swiglu_rows(flat, packed.gate_up, packed.down, eps, False)[0].view_as(x)
+    return _Rows.apply(flat, gate_up, down, *packed, eps).view_as(x)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def positions(x: Tensor, gate_up: Tensor, down: Tensor, packed: Packed, eps: float) -> Tensor:
+    """The same over the middle axis: bf16 [batch, positions, hidden] -> the same."""
+    x = x.contiguous()
+    if not torch.is_grad_enabled():
+        return torch.ops.recursive_reasoning.swiglu_positions(x, packed.gate_up, packed.down, eps, False)[0]
+    return _Positions.apply(x, gate_up, down, *packed, eps)  # pyright: ignore[reportReturnType]
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w_gate_up: Tensor, w_down: Tensor, *rest: Any) -> Tensor:
+        gate_up, down, gate_up_backward, down_backward, eps = rest
+        y, kept, factors = torch.ops.recursive_reasoning.swiglu_rows(x, gate_up, down, eps, True)
+        ctx.save_for_backward(x, y, kept, factors, gate_up_backward, down_backward)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, y, kept, factors, gate_up, down = ctx.saved_tensors
+        dx, d_gate_up, product, d_sum = torch.ops.recursive_reasoning.swiglu_rows_backward(
+            dy.contiguous(), y, kept, factors, gate_up, down
+        )
+        # the products sum in fp32 and round once, as those outside
+        return dx, (d_gate_up.t() @ x).float(), (d_sum.t() @ product).float(), None, None, None, None, None
+
+
+class _Positions(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w_gate_up: Tensor, w_down: Tensor, *rest: Any) -> Tensor:
+        gate_up, down, gate_up_backward, down_backward, eps = rest
+        y, kept, factors = torch.ops.recursive_reasoning.swiglu_positions(x, gate_up, down, eps, True)
+        ctx.save_for_backward(x, y, kept, factors, gate_up_backward, down_backward)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        dx, d_gate_up, d_down = torch.ops.recursive_reasoning.swiglu_positions_backward(
+            dy.contiguous(), *ctx.saved_tensors
+        )
+        return dx, _unpanel(d_gate_up).t(), _unpanel(d_down), None, None, None, None, None
+
+
+def _unpanel(panels: Tensor) -> Tensor:
+    """[n / PANEL, m, PANEL] -> [m, n]."""
+    return panels.transpose(0, 1).flatten(1)
+
+
+def register_shapes() -> None:
+    """What the operators return, for the compiler."""
+
+    def fake(name: str):
+        return torch.library.register_fake(f"recursive_reasoning::swiglu_{name}")
+
+    @fake("rows")
+    def _(x: Tensor, gate_up: Tensor, down: Tensor, eps: float, keep: bool):
+        rows, inner = len(x) if keep else 0, down.shape[1] * 2
+        return torch.empty_like(x), x.new_empty(rows, 2 * inner), x.new_empty(rows, dtype=torch.float32)
+
+    @fake("rows_backward")
+    def _(dy: Tensor, y: Tensor, kept: Tensor, factors: Tensor, gate_up: Tensor, down: Tensor):
+        product = y.new_empty(len(y), kept.shape[1] // 2)
+        return torch.empty_like(y), torch.empty_like(kept), product, torch.empty_like(y)
+
+    @fake("positions")
+    def _(x: Tensor, gate_up: Tensor, down: Tensor, eps: float, keep: bool):
+        rows, hidden = len(x) if keep else 0, x.shape[2]
+        kept = x.new_empty(rows, hidden * len(gate_up))
+        return torch.empty_like(x), kept, x.new_empty(rows, hidden, dtype=torch.float32)
+
+    @fake("positions_backward")
+    def _(dy: Tensor, x: Tensor, y: Tensor, kept: Tensor, factors: Tensor, gate_up: Tensor, down: Tensor):
+        panels, inner = len(x[0]), len(down)
+        d_gate_up = y.new_empty(2 * inner // PANEL, panels, PANEL, dtype=torch.float32)
+        return torch.empty_like(y), d_gate_up, torch.empty_like(d_gate_up[: inner // PANEL])

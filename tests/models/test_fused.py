@@ -1,0 +1,337 @@
+"""The fused sublayers against fp64, and against the same formula in bf16 operations: their errors are no larger."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import fused
+from models.fused import build
+from models.fused import swiglu as fused_swiglu
+from models.layers import Attention, Block, RotaryEmbedding, Rotation, SwiGLU, cast_once, recomputed
+from tests.models.small import small_batch, small_model
+
+EPS = 1e-5
+UNFIT = build.cannot_build()
+needs_the_cpu = pytest.mark.skipif(UNFIT is not None, reason=str(UNFIT))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def error(found: Tensor | None, exact: Tensor | None) -> float:
+    assert found is not None
+    assert exact is not None
+    found, exact = found.detach().double(), exact.detach().double()
+    return float((found - exact).norm() / exact.norm())
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape).bfloat16()
+
+
+def with_bf16_weights(module: nn.Module) -> Any:
+    """The module with weights that bf16 can represent: what is left to differ is the arithmetic."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(parameter.bfloat16())
+    return module
+
+
+def exact_norm(u: Tensor, axis: int) -> Tensor:
+    return u / (u.square().mean(axis, keepdim=True) + EPS).sqrt()
+
+
+def exact_swiglu(swiglu: SwiGLU, x: Tensor) -> Tensor:
+    """The sublayer in fp64, over the last axis."""
+    gate, up = (x @ swiglu.gate_up_proj.weight.double().T).chunk(2, -1)
+    return exact_norm(x + (gate * gate.sigmoid() * up) @ swiglu.down_proj.weight.double().T, -1)
+
+
+def exact_attention(attention: Attention, x: Tensor, rotation: Rotation | None) -> Tensor:
+    """The sublayer in fp64, one head after another."""
+    heads, d = attention.num_heads, attention.head_dim
+    weights, out = attention.qkv_proj.weight.double().split(d), attention.o_proj.weight.double()
+    found = []
+    for head in range(heads):
+        q, k, v = (x @ weights[part * heads + head].T for part in range(3))
+        if rotation is not None:
+            q, k = (
+                t * rotation.cos.double() + torch.cat((-t[..., d // 2 :], t[..., : d // 2]), -1) * rotation.sin.double()
+                for t in (q, k)
+            )
+        found.append((q @ k.mT / d**0.5).softmax(-1) @ v)
+    return exact_norm(x + torch.cat(found, -1) @ out.T, -1)
+
+
+def with_gradients(module: nn.Module, compute: Callable[[Tensor], Tensor], x: Tensor, dy: Tensor) -> list[Tensor]:
+    """y, and the gradients of x and of both weights."""
+    module.zero_grad()
+    x = x.detach().clone().requires_grad_()
+    y = compute(x)
+    y.backward(dy.to(y.dtype))
+    return [t.detach().clone() for t in (y, x.grad, *(p.grad for p in module.parameters())) if t is not None]
+
+
+def check_errors(
+    module: Any, sublayer: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor], x: Tensor, dy: Tensor
+) -> None:
+    """`sublayer` fused is at least about as close to `exact` as it is in bf16 operations; without gradient the same."""
+    assert fused.load() is None
+    reference = with_gradients(module, exact, x.double(), dy)
+    plain = with_gradients(module, sublayer, x, dy)
+    module.fused = True
+    found = with_gradients(module, sublayer, x, dy)
+    assert len(found) == len(plain) == len(reference) == 4
+    for value, other, expected in zip(found, plain, reference, strict=True):
+        assert error(value, expected) <= 1.15 * error(other, expected)
+    assert not torch.equal(found[0], plain[0])  # else nothing was fused
+    with torch.no_grad():
+        assert torch.equal(sublayer(x), found[0])
+
+
+@needs_the_cpu
+@pytest.mark.parametrize("over_positions", [False, True], ids=["rows", "positions"])
+@pytest.mark.parametrize(
+    ("batch", "positions", "hidden", "inner"),
+    [(3, 97, 512, 1536), (4, 36, 96, 256), (2, 82, 160, 512), (1, 17, 32, 64), (7, 12, 288, 96)],
+)
+@pytest.mark.parametrize("count", [1, 2])
+def test_errors_of_swiglu(
+    batch: int, positions: int, hidden: int, inner: int, over_positions: bool, count: int, threads
+):
+    threads(count)
+    width = positions if over_positions else hidden
+    swiglu = with_bf16_weights(SwiGLU(width, 4, inner=inner, over_positions=over_positions))
+    assert swiglu.fits_fused
+
+    def exact(x: Tensor) -> Tensor:
+        return exact_swiglu(swiglu, x.mT).mT if over_positions else exact_swiglu(swiglu, x)
+
+    x, dy = (random(batch, positions, hidden) for _ in range(2))
+    check_errors(swiglu, lambda x: swiglu.sublayer(x, EPS), exact, x, dy)
+
+
+@needs_the_cpu
+@pytest.mark.parametrize("rope", [True, False])
+@pytest.mark.parametrize(
+    ("batch", "positions", "hidden", "heads"),
+    [(2, 97, 512, 8), (3, 36, 64, 2), (2, 40, 96, 1), (1, 300, 128, 4), (1, 1000, 64, 1), (1, 32, 32, 1)],
+)
+@pytest.mark.parametrize("count", [1, 2])
+def test_errors_of_attention(batch: int, positions: int, hidden: int, heads: int, rope: bool, count: int, threads):
+    threads(count)
+    attention: Attention = with_bf16_weights(Attention(hidden, heads))
+    assert attention.fits_fused
+    with torch.no_grad():
+        attention.qkv_proj.weight.mul_(2)  # attention that is far from the mean
+    rotation = RotaryEmbedding(attention.head_dim, positions, 10000.0)() if rope else None
+    x, dy = (random(batch, positions, hidden) for _ in range(2))
+    check_errors(
+        attention,
+        lambda x: attention.sublayer(x, rotation, EPS),
+        lambda x: exact_attention(attention, x, rotation),
+        x,
+        dy,
+    )
+
+
+@needs_the_cpu
+@pytest.mark.parametrize("kind", ["rows", "positions", "attention"])
+def test_the_same_bits_each_time(kind: str, threads):
+    """Threads sum the gradients of the weights over positions each for itself, in an order that does not change."""
+    threads(2)
+    fused.load()
+    x, dy = random(5, 33, 96), random(5, 33, 96)
+    if kind == "attention":
+        module: Any = Attention(96, 3)
+        arguments: tuple[Any, ...] = (None, EPS)
+    else:
+        module = SwiGLU(33 if kind == "positions" else 96, 4, inner=64, over_positions=kind == "positions")
+        arguments = (EPS,)
+    module.fused = True
+    runs = [with_gradients(module, lambda x: module.sublayer(x, *arguments), x, dy) for _ in range(3)]
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@needs_the_cpu
+@pytest.mark.parametrize("scale", [1e-3, 30.0, 1e4, 1e14])
+def test_gates_of_any_size(scale: float):
+    """The sigmoid is 0 or 1 where its exponential leaves fp32."""
+    fused.load()
+    x, swiglu = random(1, 40, 64) * scale, SwiGLU(64, 4, inner=64)
+    with torch.no_grad():
+        swiglu.down_proj.weight.div_(scale)
+    with_bf16_weights(swiglu).fused = True
+    assert error(swiglu.sublayer(x, EPS), exact_swiglu(swiglu, x.double())) < 0.004
+
+
+@needs_the_cpu
+@pytest.mark.parametrize("scale", [1e-3, 30.0, 1e4])
+def test_scores_of_any_size(scale: float):
+    """Where one key takes all of a query's attention, the exponentials of the others are 0."""
+    fused.load()
+    attention: Attention = with_bf16_weights(Attention(64, 1))
+    x = random(50, 40, 64) * scale
+    exact, plain = exact_attention(attention, x.double(), None), attention.sublayer(x, None, EPS)
+    attention.fused = True
+    # large scores that differ by less than the rounding of queries and keys are told apart by chance, fused or not
+    assert error(attention.sublayer(x, None, EPS), exact) < max(0.004, 1.15 * error(plain, exact))
+
+
+def blocks(mlp_t: bool) -> tuple[Block, Block]:
+    """The same block, plain and fused."""
+    plain, own = (Block(64, 2, 4, 10, mlp_t, EPS) for _ in range(2))
+    own.load_state_dict(plain.state_dict())
+    for sublayer in own.sublayers:
+        assert sublayer.fits_fused
+        sublayer.fused = True
+    return plain, own
+
+
+@needs_the_cpu
+@pytest.mark.parametrize("mlp_t", [False, True])
+def test_a_fused_block_is_the_plain_one(mlp_t: bool):
+    fused.load()
+    plain, own = blocks(mlp_t)
+    h, dy = random(3, 10, 64), random(3, 10, 64)
+    rotation = None if mlp_t else RotaryEmbedding(32, 10, 10000.0)()
+    assert error(own(h, rotation), plain(h, rotation)) < 0.008
+    for block in (plain, own):
+        block(h, rotation).backward(dy)
+    for (name, a), b in zip(own.named_parameters(), plain.parameters(), strict=True):
+        assert error(a.grad, b.grad) < 0.015, name
+
+
+@needs_the_cpu
+@pytest.mark.parametrize("mlp_t", [False, True])
+def test_copies_made_once_give_the_same_bits_and_gradients_of_many_uses(mlp_t: bool):
+    fused.load()
+    _, block = blocks(mlp_t)
+    h = random(3, 10, 64)
+
+    def gradients(once: bool, again: bool) -> list[Tensor | None]:
+        block.zero_grad()
+        use = (lambda h: recomputed(block, h, None)) if again else (lambda h: block(h, None))
+        if once:
+            with cast_once(block, torch.bfloat16):
+                assert block.mlp.copy is not None
+                y = use(use(h.clone().requires_grad_()))
+            assert block.mlp.copy is None
+        else:
+            y = use(use(h.clone().requires_grad_()))
+        y.float().square().mean().backward()
+        return [p.grad for p in block.parameters()]
+
+    expected = gradients(once=False, again=False)
+    for once, again in ((True, False), (True, True)):
+        for a, b in zip(gradients(once, again), expected, strict=True):
+            assert a is not None
+            assert b is not None
+            assert torch.equal(a, b)
+
+
+@needs_the_cpu
+def test_a_compiled_block_is_the_same():
+    """The shapes that the compiler is told are those of the operators."""
+    fused.load()
+    for mlp_t in (False, True):
+        _, block = blocks(mlp_t)
+        h, dy = random(3, 10, 64), random(3, 10, 64)
+        expected = with_gradients(block, lambda h, block=block: block(h, None), h, dy)
+        compiled = torch.compile(block, dynamic=False)
+        found = with_gradients(block, lambda h, compiled=compiled: compiled(h, None), h, dy)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@needs_the_cpu
+def test_a_model_fuses_what_it_can_and_says_what_it_cannot():
+    own: dict[str, Any] = {"hidden_size": 64, "num_heads": 2, "forward_dtype": "bfloat16"}
+    assert small_model("trm", **own).fuse("auto") == (True, "bfloat16 on this CPU")
+    assert small_model("hrm", **own).fuse(True)[0]
+    assert small_model("trm", **own).fuse(False) == (False, "compile=false")
+    assert small_model("trm", **(own | {"hidden_size": 48})).fuse("auto") == (
+        False,
+        "hidden_size 48 is no multiple of 32",
+    )
+    single, narrow = own | {"forward_dtype": "float32"}, own | {"num_heads": 4}
+    assert small_model("trm", **single).fuse("auto") == (False, "they are for bfloat16 on CPUs")
+    assert small_model("trm", **narrow).fuse("auto") == (
+        True,
+        "bfloat16 on this CPU; but not attention, whose heads are no multiple of 32 wide",
+    )
+    batch = small_batch(4)
+    for variant in ({}, {"num_heads": 4}, {"mlp_t": True, "pos_encodings": "none"}, {"pos_encodings": "learned"}):
+        plain, fusing = (small_model("trm", **(own | variant)).eval() for _ in range(2))
+        fusing.fuse(True)
+        with torch.inference_mode():
+            expected, found = (m(m.initial_carry(batch), batch)[1]["logits"] for m in (plain, fusing))
+        assert not torch.equal(found, expected)
+        assert error(found, expected) < 0.03
+
+
+@needs_the_cpu
+def test_wrong_operands_are_refused():
+    fused.load()
+    x, w = random(2, 64), fused_swiglu.pack_rows(torch.randn(128, 64), torch.randn(64, 64), False)
+    with pytest.raises(RuntimeError, match="x is Float"):
+        torch.ops.recursive_reasoning.swiglu_rows(x.float(), w.gate_up, w.down, EPS, False)
+    with pytest.raises(RuntimeError, match="gate_up is BFloat16"):
+        torch.ops.recursive_reasoning.swiglu_rows(x, w.down, w.down, EPS, False)
+
+
+# -- building ----------------------------------------------------------------------------------------------------------
+
+
+@needs_the_cpu
+def test_a_source_that_does_not_compile_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "built"))
+    (tmp_path / "broken.cpp").write_text("int f() { return nothing; }")
+    reason = build.build_and_load(tmp_path)
+    assert reason is not None
+    assert "g++ failed" in reason
+    assert "nothing" in reason
+    assert list((tmp_path / "built").iterdir()) == []
+
+
+@needs_the_cpu
+def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    built, source = tmp_path / "built", tmp_path / "small.cpp"
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(built))
+    source.write_text("int small() { return 1; }")
+    assert build.build_and_load(tmp_path) is None
+    (library,) = built.iterdir()
+    written = library.stat().st_mtime_ns
+    assert build.build_and_load(tmp_path) is None
+    assert library.stat().st_mtime_ns == written
+    source.write_text("int small() { return 2; }")
+    assert build.build_and_load(tmp_path) is None
+    assert len(list(built.iterdir())) == 2
+
+
+def test_reasons_not_to_build(monkeypatch: pytest.MonkeyPatch):
+    reason = build.cannot_build.__wrapped__
+    monkeypatch.setattr(build.sys, "platform", "darwin")
+    assert reason() == "they are for Linux"
+    monkeypatch.setattr(build.sys, "platform", "linux")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert reason() == "this CPU has no AVX-512 bf16 instructions"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert reason() == "there is no C++ compiler (g++, or what CXX names)"
