@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from models import fused
 from models.act import Carry, draw_min_steps
 from models.ema import EMA
 from models.losses import ACTLossHead
@@ -76,12 +77,13 @@ class TrainState:
 
     def compile(self) -> None:
         """Compile what a step does: the blocks of the recursion, and AdamATan2 with the EMA."""
-        self.head.model.compile_recursion()
+        model = self.head.model
+        model.compile_recursion()
         if isinstance(self.dense, AdamATan2):
             averages: dict[Tensor, Tensor] = {}
             if self.ema is not None:
                 averages = {p: self.ema.shadow[name] for name, p in self.parameters.items()}
-            self.dense.compile(averages, self.config.ema_rate)
+            self.dense.compile(averages, self.config.ema_rate, fused.optimizer_update() if model.fused else None)
             self._averages_in_step = True
 
     def averaged(self) -> AbstractContextManager[None]:

@@ -75,14 +75,20 @@ class AdamATan2(Optimizer):
         self._averages: dict[Tensor, Tensor] = {}
         self._ema_rate = 0.0
 
-    def compile(self, averages: dict[Tensor, Tensor] | None = None, ema_rate: float = 0.0) -> None:
+    def compile(
+        self,
+        averages: dict[Tensor, Tensor] | None = None,
+        ema_rate: float = 0.0,
+        update: Callable[..., None] | None = None,
+    ) -> None:
         """From now on update each parameter in one fused pass, together with its average where `averages` has one.
 
         Args:
             averages: parameter -> its exponential moving average, fp32, updated in place after each step.
             ema_rate: of the averages (see `models.ema.EMA`).
+            update: what computes the pass, with the arguments of `_update_at_once`; None: that, compiled.
         """
-        self._compiled = torch.compile(_update_at_once, dynamic=True, options=COMPILE_OPTIONS)
+        self._compiled = update or torch.compile(_update_at_once, dynamic=True, options=COMPILE_OPTIONS)
         self._averages, self._ema_rate = averages or {}, ema_rate
 
     @torch.no_grad()

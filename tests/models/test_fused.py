@@ -13,6 +13,7 @@ from models.fused import build
 from models.fused import swiglu as fused_swiglu
 from models.layers import Attention, Block, RotaryEmbedding, Rotation, SwiGLU, cast_once, recomputed
 from tests.models.small import small_batch, small_model
+from utils.optimizers import _update_at_once
 
 EPS = 1e-5
 UNFIT = build.cannot_build()
@@ -284,6 +285,23 @@ def test_a_model_fuses_what_it_can_and_says_what_it_cannot():
             expected, found = (m(m.initial_carry(batch), batch)[1]["logits"] for m in (plain, fusing))
         assert not torch.equal(found, expected)
         assert error(found, expected) < 0.03
+
+
+@needs_the_cpu
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 100_003])
+@pytest.mark.parametrize("averages", [False, True])
+def test_the_optimizers_update(count: int, averages: bool):
+    """As the operations of its formula, for any number of values: those beyond a multiple of 16 are masked."""
+    fused.load()
+    p, gradient, m, average = (torch.randn(count) for _ in range(4))
+    values = [p, gradient * 10.0 ** torch.randint(-6, 6, (count,)), m, torch.rand(count), average if averages else None]
+    found, expected = ([None if v is None else v.clone() for v in values] for _ in range(2))
+    scalars = (0.9, 1e-2, 1.7, 0.9, 0.95, 0.99)
+    fused.optimizer_update()(*found, *scalars)
+    _update_at_once(*expected, *scalars)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    for a, b in zip(found, expected, strict=True):
+        if a is not None and b is not None:
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 @needs_the_cpu
