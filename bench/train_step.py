@@ -200,6 +200,7 @@ class Bench:
         state = TrainState(
             copy_of(self.head), self.config.model_copy(update={"ema": True}), self.ranks, total_steps=10**9
         )
+        state.head.model.fuse(self.config.compile)
         if self.compiles:
             state.compile()
         ours, plain_loop = [], []
