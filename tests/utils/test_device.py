@@ -1,8 +1,13 @@
 """The choice of device, dtype and compilation on machines that are pretended to be here."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from tests.runs import ROOT
 from utils.device import choose_compile, choose_device, choose_dtype
 from utils.errors import UserError
 
@@ -113,3 +118,26 @@ def test_compilation(monkeypatch: pytest.MonkeyPatch, device: torch.device):
     assert choose_compile("auto", device, work=1e15) == (False, "DISABLE_COMPILE is set")
     assert choose_compile(True, device) == (True, "as configured")
     assert choose_compile(False, device, work=1e15) == (False, "as configured")
+
+
+def page_faults(prepare: str) -> int:
+    """Of 20 tensors of 48 MB, one after another, in a process of its own."""
+    program = f"""
+import resource, torch
+from utils.device import keep_freed_memory
+torch.set_num_threads(1)
+{prepare}
+for _ in range(10):  # the heap grows until the holes fit
+    torch.ones(12_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(12_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_freed_memory_stays_with_the_process():
+    assert page_faults("keep_freed_memory()") < page_faults("pass") / 10
