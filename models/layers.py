@@ -101,9 +101,12 @@ def multiply_each(weight: Tensor, x: Tensor) -> Tensor:
 @contextmanager
 def cast_once(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Inside the block the linear layers of `module` compute with copies of their weights made at its start."""
-    layers = [m for m in module.modules() if isinstance(m, CastedLinear | Attention | SwiGLU)]
-    with _computing_with({layer: layer.make_copy(dtype) for layer in layers}):
+    with _computing_with({layer: layer.make_copy(dtype) for layer in _copying_layers(module)}):
         yield
+
+
+def _copying_layers(module: nn.Module) -> "list[CastedLinear | Attention | SwiGLU]":
+    return [m for m in module.modules() if isinstance(m, CastedLinear | Attention | SwiGLU)]
 
 
 @contextmanager
@@ -124,7 +127,7 @@ def recomputed(module: nn.Module, *inputs: Any) -> Tensor:
     The second time as the first: with the same copies of the weights (`cast_once` is over by then), so with the same
     compiled graph, the same bits, and the same sums of gradients.
     """
-    copies = {m: m.copy for m in module.modules() if isinstance(m, CastedLinear | Attention | SwiGLU)}
+    copies = {layer: layer.copy for layer in _copying_layers(module)}
 
     def compute(*inputs: Any) -> Tensor:
         with _computing_with(copies):

@@ -17,6 +17,8 @@ DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 # for torch.compile: on the CPU a product and a sum become one instruction, as on GPUs
 COMPILE_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"cpp.enable_floating_point_contract_flag": "fast"}
 
+NO_CPP_COMPILER = "there is no C++ compiler (g++, or what CXX names)"
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 # Compiling takes a CPU about 15 s and saves a quarter of the time: it pays from a few minutes at 0.1 to 1 TFLOP/s.
@@ -77,9 +79,13 @@ def choose_compile(setting: bool | Literal["auto"], device: torch.device, work: 
         has_triton = importlib.util.find_spec("triton") is not None
         return has_triton, "on CUDA" if has_triton else "there is no Triton"
     if device.type == "cpu" and work >= _WORK_WORTH_COMPILING:
-        has_compiler = shutil.which(os.environ.get("CXX", "g++")) is not None
-        return has_compiler, "a long run" if has_compiler else "there is no C++ compiler (g++, or what CXX names)"
+        return (True, "a long run") if cpp_compiler() else (False, NO_CPP_COMPILER)
     return False, "a run of this size is over sooner without" if device.type == "cpu" else "not on this device"
+
+
+def cpp_compiler() -> str | None:
+    """The path of the C++ compiler, where there is one."""
+    return shutil.which(os.environ.get("CXX", "g++"))
 
 
 def keep_freed_memory() -> None:

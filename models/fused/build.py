@@ -3,13 +3,14 @@
 import functools
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
+
+from utils.device import NO_CPP_COMPILER, cpp_compiler
 
 # not -march=native: a home directory may be shared by machines
 _FLAGS = (
@@ -25,9 +26,7 @@ def cannot_build() -> str | None:
         return "they are for Linux"
     if not torch.cpu._is_avx512_bf16_supported():
         return "this CPU has no AVX-512 bf16 instructions"
-    if _compiler() is None:
-        return "there is no C++ compiler (g++, or what CXX names)"
-    return None
+    return None if cpp_compiler() else NO_CPP_COMPILER
 
 
 def build_and_load(folder: Path) -> str | None:
@@ -36,7 +35,7 @@ def build_and_load(folder: Path) -> str | None:
     Returns why that failed, or None. The library is kept in TORCH_EXTENSIONS_DIR, else in ~/.cache. Processes that
     build at the same time do it each for itself, and the last puts its file in place: nobody waits for a lock.
     """
-    compiler = _compiler()
+    compiler = cpp_compiler()
     assert compiler is not None
     cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "recursive_reasoning")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
@@ -58,7 +57,3 @@ def build_and_load(folder: Path) -> str | None:
             built.replace(library)
     torch.ops.load_library(library)
     return None
-
-
-def _compiler() -> str | None:
-    return shutil.which(os.environ.get("CXX", "g++"))

@@ -3,6 +3,7 @@
 Weights are packed before use, once for all uses in a step: `pack_rows`, `pack_positions`.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -55,13 +56,25 @@ def positions(x: Tensor, gate_up: Tensor, down: Tensor, packed: Packed, eps: flo
     return _Positions.apply(x, gate_up, down, *packed, eps)  # pyright: ignore[reportReturnType]
 
 
+def _forward(
+    ctx: Any,
+    operator: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    x: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    gate_up_backward: Tensor,
+    down_backward: Tensor,
+    eps: float,
+) -> Tensor:
+    y, kept, factors = operator(x, gate_up, down, eps, True)
+    ctx.save_for_backward(x, y, kept, factors, gate_up_backward, down_backward)
+    return y
+
+
 class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w_gate_up: Tensor, w_down: Tensor, *rest: Any) -> Tensor:
-        gate_up, down, gate_up_backward, down_backward, eps = rest
-        y, kept, factors = torch.ops.recursive_reasoning.swiglu_rows(x, gate_up, down, eps, True)
-        ctx.save_for_backward(x, y, kept, factors, gate_up_backward, down_backward)
-        return y
+        return _forward(ctx, torch.ops.recursive_reasoning.swiglu_rows, x, *rest)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -76,10 +89,7 @@ class _Rows(torch.autograd.Function):
 class _Positions(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w_gate_up: Tensor, w_down: Tensor, *rest: Any) -> Tensor:
-        gate_up, down, gate_up_backward, down_backward, eps = rest
-        y, kept, factors = torch.ops.recursive_reasoning.swiglu_positions(x, gate_up, down, eps, True)
-        ctx.save_for_backward(x, y, kept, factors, gate_up_backward, down_backward)
-        return y
+        return _forward(ctx, torch.ops.recursive_reasoning.swiglu_positions, x, *rest)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
