@@ -9,6 +9,7 @@ Configuration: config/cfg_evaluate.yaml.
 
 import itertools
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         batch_size = config.global_batch_size or choose_batch_size(head.model, device) * ranks.world_size
         say(f"device: {device} ({device_reason}); dtype: {dtype} ({dtype_reason}); {batch_size} examples at once")
         say(f"fused operators: {'yes' if fuses else 'no'} ({fuse_reason})")
+        started = time.perf_counter()
         results = evaluate_split(
             head,
             split,
@@ -92,14 +94,18 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
             save_outputs=config.eval_save_outputs,
             save_path=save_path,
         )
+        seconds = time.perf_counter() - started
         if ranks.is_main:
             for name, result in results.items():
                 print(table_of(name, result))
+            examples = sum(result.examples for result in results.values())
+            print(f"\ntime: {seconds:.2f} s, {examples / seconds:.1f} examples/s")
             save_path.mkdir(parents=True, exist_ok=True)
             content = {
                 "checkpoint": str(checkpoint),
                 "data": [str(source.root) for source in split.sources],
                 "config": config.model_dump(),
+                "seconds": seconds,
                 "sets": {name: asdict(result) for name, result in results.items()},
             }
             (save_path / "results.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -112,7 +112,7 @@ def train(config: PretrainConfig) -> None:
         broadcast_module(head)
         step_flops = config.global_batch_size * flops_per_example(config.arch, metadata.vocab_size, metadata.seq_len)
         compiles, compile_reason = choose_compile(config.compile, device, total_steps * step_flops)
-        fuses, fuse_reason = head.model.fuse(config.compile)
+        fuses, fuse_reason = state.fuse(config.compile)
         if compiles:
             state.compile()
         head.train()

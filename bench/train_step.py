@@ -129,6 +129,7 @@ class Bench:
         own_rows = rows // self.ranks.world_size
         plain_runs = {dtype: self.plain_trm(dtype) for dtype in config.plain}
         state = TrainState(self.head, config, self.ranks, total_steps=10**9)
+        state.fuse(config.compile)
         if self.compiles:
             state.compile()
         self.head.train()
@@ -200,7 +201,7 @@ class Bench:
         state = TrainState(
             copy_of(self.head), self.config.model_copy(update={"ema": True}), self.ranks, total_steps=10**9
         )
-        state.head.model.fuse(self.config.compile)
+        state.fuse(self.config.compile)
         if self.compiles:
             state.compile()
         ours, plain_loop = [], []

@@ -1,8 +1,8 @@
 """The state of a training run and one step of it, the same for every entry point."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -75,15 +75,29 @@ class TrainState:
         if self.dense is None and self.sparse is None:
             raise UserError("freeze_weights=true leaves nothing to train: the model has no puzzle embedding.")
 
+    def fuse(self, setting: bool | Literal["auto"]) -> tuple[bool, str]:
+        """Use operators made for this CPU where there are any, for the blocks and for AdamATan2 with the EMA.
+
+        Returns (whether it does, reason), of the blocks; see `ACTModel.fuse`.
+        """
+        fuses, reason = self.head.model.fuse(setting)
+        if fuses:
+            self._update_in_one_pass(fused.optimizer_update())
+        return fuses, reason
+
     def compile(self) -> None:
-        """Compile what a step does: the blocks of the recursion, and AdamATan2 with the EMA."""
+        """Compile what a step does and is not fused: the blocks of the recursion, and AdamATan2 with the EMA."""
         model = self.head.model
         model.compile_recursion()
+        if not model.fused:
+            self._update_in_one_pass(None)
+
+    def _update_in_one_pass(self, update: Callable[..., None] | None) -> None:
         if isinstance(self.dense, AdamATan2):
             averages: dict[Tensor, Tensor] = {}
             if self.ema is not None:
                 averages = {p: self.ema.shadow[name] for name, p in self.parameters.items()}
-            self.dense.compile(averages, self.config.ema_rate, fused.optimizer_update() if model.fused else None)
+            self.dense.update_in_one_pass(averages, self.config.ema_rate, update)
             self._averages_in_step = True
 
     def averaged(self) -> AbstractContextManager[None]:

@@ -71,11 +71,11 @@ class AdamATan2(Optimizer):
                 "betas in [0, 1)"
             )
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
-        self._compiled: Callable[..., None] | None = None
+        self._one_pass: Callable[..., None] | None = None
         self._averages: dict[Tensor, Tensor] = {}
         self._ema_rate = 0.0
 
-    def compile(
+    def update_in_one_pass(
         self,
         averages: dict[Tensor, Tensor] | None = None,
         ema_rate: float = 0.0,
@@ -88,7 +88,7 @@ class AdamATan2(Optimizer):
             ema_rate: of the averages (see `models.ema.EMA`).
             update: what computes the pass, with the arguments of `_update_at_once`; None: that, compiled.
         """
-        self._compiled = update or torch.compile(_update_at_once, dynamic=True, options=COMPILE_OPTIONS)
+        self._one_pass = update or torch.compile(_update_at_once, dynamic=True, options=COMPILE_OPTIONS)
         self._averages, self._ema_rate = averages or {}, ema_rate
 
     @torch.no_grad()
@@ -114,11 +114,11 @@ class AdamATan2(Optimizer):
 
     def _update(self, parameters: list[Tensor], step: int, group: dict[str, Any]) -> None:
         lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
-        if self._compiled is not None:
+        if self._one_pass is not None:
             for p in parameters:
                 assert p.grad is not None
                 state, average = self.state[p], self._averages.get(p)
-                self._compiled(
+                self._one_pass(
                     p.view(-1), p.grad.reshape(-1), state["exp_avg"].view(-1), state["exp_avg_sq"].view(-1),
                     None if average is None else average.view(-1),
                     1 - lr * weight_decay, lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step), beta1, beta2,

@@ -12,8 +12,12 @@ from models import fused
 from models.fused import build
 from models.fused import swiglu as fused_swiglu
 from models.layers import Attention, Block, RotaryEmbedding, Rotation, SwiGLU, cast_once, recomputed
+from models.losses import ACTLossHead
+from models.training import TrainState
 from tests.models.small import small_batch, small_model
-from utils.optimizers import _update_at_once
+from utils.config import OptimizationConfig
+from utils.distributed import Ranks
+from utils.optimizers import AdamATan2, _update_at_once
 
 EPS = 1e-5
 UNFIT = build.cannot_build()
@@ -302,6 +306,29 @@ def test_the_optimizers_update(count: int, averages: bool):
     for a, b in zip(found, expected, strict=True):
         if a is not None and b is not None:
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@needs_the_cpu
+def test_a_run_that_is_not_compiled_uses_the_optimizers_operator_too():
+    own: dict[str, Any] = {"hidden_size": 64, "num_heads": 2, "forward_dtype": "bfloat16"}
+    config = OptimizationConfig(
+        global_batch_size=4, seed=0, optimizer="adam_atan2", lr=0.01, lr_min_ratio=1, lr_warmup_steps=0, beta1=0.9,
+        beta2=0.95, weight_decay=0.1, ema=True, ema_rate=0.9, puzzle_emb_lr=0, puzzle_emb_weight_decay=0,
+    )  # fmt: skip
+    fusing, plain = (TrainState(ACTLossHead(small_model("trm", **own)), config, Ranks(), 10) for _ in range(2))
+    fusing.fuse("auto")
+    plain.head.model.fuse("auto")  # the same sublayers, so the same gradients in the first step
+    assert isinstance(fusing.dense, AdamATan2)
+    assert isinstance(plain.dense, AdamATan2)
+    assert (fusing.dense._one_pass, plain.dense._one_pass) == (fused.optimizer_update(), None)
+    before = {name: p.detach().clone() for name, p in plain.parameters.items()}
+    assert fusing.train_step(small_batch(4)) == plain.train_step(small_batch(4))
+    assert fusing.ema is not None
+    assert plain.ema is not None
+    for name, p in plain.parameters.items():
+        torch.testing.assert_close(fusing.parameters[name], p, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(fusing.ema.shadow[name], plain.ema.shadow[name], rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(before[name], p) for name, p in plain.parameters.items())
 
 
 @needs_the_cpu

@@ -207,7 +207,7 @@ def test_compiled_update_is_the_plain_one_and_averages(own_operator: bool):
     plain_optimizer, optimizer = (AdamATan2(some, 0.0, BETAS, 0.1) for some in (plain_parameters, parameters))
     averages: dict[Tensor, Tensor] = {p: p.detach().clone() for p in parameters}
     plain_averages = [p.detach().clone() for p in parameters]
-    optimizer.compile(averages, ema_rate=0.9, update=fused.optimizer_update() if own_operator else None)
+    optimizer.update_in_one_pass(averages, ema_rate=0.9, update=fused.optimizer_update() if own_operator else None)
     for step in range(1, 101):
         for one, some in ((plain_optimizer, plain_parameters), (optimizer, parameters)):
             one.param_groups[0]["lr"] = rate(step)
