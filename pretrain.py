@@ -155,7 +155,10 @@ def train(config: PretrainConfig) -> None:
                     metrics, perf = launched.read(), timer.step_done()
                     check_finite(metrics, done)
                     if test_split is not None and evaluates and done == step:
-                        metrics |= evaluate(config, state, test_split, evaluators, device, plan.folder)
+                        found = evaluate(config, state, test_split, evaluators, device, plan.folder)
+                        metrics |= found
+                        if log is not None:
+                            log.say(f"evaluated after step {step}: {line_of(found)}")
                     if log is not None:
                         log.step(done, metrics, perf)
                 if log is not None and evaluates:
@@ -172,8 +175,8 @@ def train(config: PretrainConfig) -> None:
         finally:
             if log is not None:
                 log.close()
-        shown = [f"{key} {value:.4f}" for key, value in metrics.items() if not key.startswith(("train/", "optim/"))]
-        say(f"done: step {state.step}; " + ("; ".join(shown) if shown else "no evaluation"))
+        found = {key: value for key, value in metrics.items() if not key.startswith(("train/", "optim/"))}
+        say(f"done: step {state.step}; {line_of(found) if found else 'no evaluation'}")
         say(f"files: {plan.folder}")
 
 
@@ -297,6 +300,11 @@ def evaluate(
         prefix = "" if len(results) == 1 else f"{name}/"
         metrics |= {f"{prefix}{key}": value for key, value in result.task_metrics.items()}
     return metrics
+
+
+def line_of(metrics: dict[str, float]) -> str:
+    """Metrics on one line."""
+    return "; ".join(f"{key} {value:.4f}" for key, value in metrics.items())
 
 
 def evaluation_folder(folder: Path, step: int) -> Path:

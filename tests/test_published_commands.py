@@ -1,5 +1,6 @@
 """The command lines of the published code, as its README gives them, mean here what they mean there."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -62,5 +63,7 @@ def test_sweep_in_one_process(tmp_path: Path):
     for job, cycles in enumerate((1, 3)):
         folder = tmp_path / f"run-{job}"
         assert f"files: {folder}" in output
+        assert re.search(rf"job {job} of the sweep: .*arch\.L_cycles={cycles}\b", output)
+        assert re.search(r"evaluated after step 2: .*all/exact_accuracy \d\.\d{4}", output)
         assert f"L_cycles: {cycles}" in (folder / "all_config.yaml").read_text()
         assert (folder / "step_2").exists()

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from utils.distributed import launched_ranks
 from utils.errors import UserError, fail
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "config"
@@ -22,6 +25,10 @@ def hydra_main(config_name: str, run: Callable[[DictConfig], None]) -> None:
     """
 
     def job(config: DictConfig) -> None:
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.MULTIRUN:
+            overrides = " ".join(hydra_config.overrides.task).replace("++", "")
+            launched_ranks().say(f"\njob {hydra_config.job.num} of the sweep: {overrides}")
         try:
             run(config)
         except UserError as error:
