@@ -23,9 +23,16 @@ inline __m512 atan2_above(__m512 y, __m512 x) {
   return _mm512_mask_sub_ps(right, _mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_LT_OQ), _mm512_setzero_ps(), right);
 }
 
-float* update(const Tensor& t, int64_t count, const char* name) {
+const float* read_floats(const Tensor& t, int64_t count, const char* name) {
   TORCH_CHECK(t.scalar_type() == at::kFloat && t.is_contiguous() && t.numel() == count, name, " is ", t.scalar_type(),
               " ", t.sizes(), ", but must be ", count, " contiguous floats");
+  return t.const_data_ptr<float>();
+}
+
+// To be overwritten, of which autograd is told.
+float* write_floats(const Tensor& t, int64_t count, const char* name) {
+  read_floats(t, count, name);
+  t.unsafeGetTensorImpl()->bump_version();
   return t.mutable_data_ptr<float>();
 }
 
@@ -34,8 +41,9 @@ void adam_atan2(const Tensor& p, const Tensor& gradient, const Tensor& m, const 
                 const std::optional<Tensor>& average, double keep, double rate, double correction, double beta1,
                 double beta2, double ema_rate) {
   const int64_t count = p.numel();
-  float *p_ = update(p, count, "p"), *g_ = update(gradient, count, "gradient"), *m_ = update(m, count, "m"),
-        *v_ = update(v, count, "v"), *average_ = average ? update(*average, count, "average") : nullptr;
+  const float* g_ = read_floats(gradient, count, "gradient");
+  float *p_ = write_floats(p, count, "p"), *m_ = write_floats(m, count, "m"), *v_ = write_floats(v, count, "v"),
+        *average_ = average ? write_floats(*average, count, "average") : nullptr;
   const auto all = [](double x) { return _mm512_set1_ps(static_cast<float>(x)); };
   const __m512 keep_ = all(keep), rate_ = all(rate), correction_ = all(correction), new1 = all(1 - beta1),
                old2 = all(beta2), new2 = all(1 - beta2), old_average = all(ema_rate), new_average = all(1 - ema_rate);

@@ -5,7 +5,6 @@
 // are never written to memory; the backward pass computes them again, of a few keys at a time, from the queries, keys
 // and the log of the sum of each query (as arXiv 2205.14135).
 
-
 #include <cstring>
 #include <limits>
 
@@ -16,7 +15,9 @@ namespace {
 using namespace fused;
 
 constexpr int64_t MOST_POSITIONS = 128;  // computed at once
-constexpr float LOG2_E = 1.44269504f;
+
+// Probabilities are powers of two: of the scores times this.
+float log2_scale(int64_t d) { return 1.44269504f / std::sqrt(static_cast<float>(d)); }
 
 int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -85,7 +86,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_forward(const Tenso
   float *logs_ = logs.mutable_data_ptr<float>(), *factors_ = factors.mutable_data_ptr<float>();
   const float *cos_ = cos.const_data_ptr<float>(), *sin_ = sin.const_data_ptr<float>();
   const bool rotates = cos.numel() > 0;
-  const float scale = LOG2_E / std::sqrt(static_cast<float>(d));
+  const float scale = log2_scale(d);
   const int64_t most = scores_at_once(padded);
   const int64_t blocks = (P + MOST_POSITIONS - 1) / MOST_POSITIONS, block = (P + blocks - 1) / blocks;
 
@@ -118,17 +119,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_forward(const Tenso
         for (int64_t m = 0; m < M; m++) {
           float* row = scores + m * padded;
           for (int64_t n = P; n < padded; n++) row[n] = -std::numeric_limits<float>::infinity();
-          __m512 most_ = load(row);
-          for (int64_t n = LANES; n < padded; n += LANES) most_ = _mm512_max_ps(most_, load(row + n));
-          const float top = _mm512_reduce_max_ps(most_) * scale;
+          __m512 largest = load(row);
+          for (int64_t n = LANES; n < padded; n += LANES) largest = _mm512_max_ps(largest, load(row + n));
+          const float top = _mm512_reduce_max_ps(largest);
           __m512 sums = _mm512_setzero_ps();
           for (int64_t n = 0; n < padded; n += LANES) {
-            const __m512 p = power_of_two(_mm512_fmsub_ps(load(row + n), _mm512_set1_ps(scale), _mm512_set1_ps(top)));
+            // the difference first: it is exactly 0 at the top, however large that is
+            const __m512 below = _mm512_sub_ps(load(row + n), _mm512_set1_ps(top));
+            const __m512 p = power_of_two(_mm512_mul_ps(below, _mm512_set1_ps(scale)));
             sums = _mm512_add_ps(sums, p);
             store(probabilities + m * padded + n, p);
           }
           row[0] = _mm512_reduce_add_ps(sums);  // scores are no longer needed
-          if (keep) logs_[item * padded + first + m] = top + std::log2(row[0]);
+          if (keep) logs_[item * padded + first + m] = top * scale + std::log2(row[0]);
         }
         brgemm(M, d, padded, padded, d, d, false, probabilities, values, projected);
         for (int64_t m = 0; m < M; m++) {
@@ -187,7 +190,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& dy, const Te
   const float *logs_ = logs.const_data_ptr<float>(), *factors_ = factors.const_data_ptr<float>();
   const float *cos_ = cos.const_data_ptr<float>(), *sin_ = sin.const_data_ptr<float>();
   const bool rotates = cos.numel() > 0;
-  const float scale = 1.f / std::sqrt(static_cast<float>(d));
+  const float scale = 1.f / std::sqrt(static_cast<float>(d)), power_scale = log2_scale(d);
   const int64_t step = rows_at_once(rows), parts = (rows + step - 1) / step, most = scores_at_once(padded);
 
   at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
@@ -250,8 +253,10 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& dy, const Te
             __m256i halves[2];
             for (int64_t i = 0; i < 2; i++) {
               const int64_t at = (m + i) * padded + n;
-              const __m512 p_ =
-                  power_of_two(_mm512_fmsub_ps(load(scores + at), _mm512_set1_ps(scale * LOG2_E), load(log + n)));
+              // Never above 1. The score of a key that was added is 0, and would be far above 1 where a query's own
+              // scores are all very negative; min returns its second operand where there is a NaN.
+              const __m512 power = _mm512_fmsub_ps(load(scores + at), _mm512_set1_ps(power_scale), load(log + n));
+              const __m512 p_ = power_of_two(_mm512_min_ps(_mm512_setzero_ps(), power));
               const __m512 ds_ = _mm512_mul_ps(_mm512_mul_ps(p_, _mm512_set1_ps(scale)),
                                                _mm512_sub_ps(load(d_scores + at), load(dots + n)));
               store(p + at, p_);

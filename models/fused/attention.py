@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from models.fused.packing import PANEL, panels
 
@@ -54,13 +55,16 @@ class _Attention(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, *kept = ctx.saved_tensors
         found = kept[2]
         dx, d_qkv, d_sum = torch.ops.recursive_reasoning.attention_backward(dy.contiguous(), *kept)
-        # the products sum in fp32 and round once, as those outside
-        d_w_qkv, d_w_out = d_qkv.t() @ x.flatten(0, 1), d_sum.t() @ found.flatten(0, 1)
-        return dx, d_w_qkv.float(), d_w_out.float(), *(None for _ in range(8))
+        # the products sum in fp32 and round once, as those outside; a frozen weight needs none
+        _, for_qkv, for_out, *_ = ctx.needs_input_grad
+        d_w_qkv = (d_qkv.t() @ x.flatten(0, 1)).float() if for_qkv else None
+        d_w_out = (d_sum.t() @ found.flatten(0, 1)).float() if for_out else None
+        return dx, d_w_qkv, d_w_out, *(None for _ in range(8))
 
 
 def register_shapes() -> None:

@@ -35,9 +35,16 @@ def build_and_load(folder: Path) -> str | None:
     Returns why that failed, or None. The library is kept in TORCH_EXTENSIONS_DIR, else in ~/.cache. Processes that
     build at the same time do it each for itself, and the last puts its file in place: nobody waits for a lock.
     """
+    try:
+        cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "recursive_reasoning")
+        return _build_and_load(folder, cache)
+    except (OSError, RuntimeError) as error:  # no home, no right to write, a full disk, a library that does not load
+        return f"they cannot be built or loaded: {error} (TORCH_EXTENSIONS_DIR names another folder for them)"
+
+
+def _build_and_load(folder: Path, cache: Path) -> str | None:
     compiler = cpp_compiler()
     assert compiler is not None
-    cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "recursive_reasoning")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     files = sorted(file for file in folder.iterdir() if file.suffix in (".cpp", ".h"))
     key = "\0".join((*(file.read_text() for file in files), torch.__version__, version, *_FLAGS))

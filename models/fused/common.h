@@ -85,7 +85,7 @@ inline void pair_rows(const BFloat16* from, int64_t rows, int64_t width, BFloat1
       store_pair(to + k * width + 2 * n, load_bits(from + k * width + n), load_bits(from + (k + 1) * width + n));
 }
 
-// [PANEL, width] transposed and packed for a product: from[n, k] to [k / 2][n][k % 2].
+// [PANEL, width] transposed and packed for a product: from[n, k] to [k / 2][n][k % 2]; width is a multiple of 32.
 inline void turn(const BFloat16* from, int64_t width, BFloat16* to) {
   for (int64_t n = 0; n < PANEL; n += 16)
     for (int64_t k = 0; k < width; k += 32)
@@ -125,11 +125,13 @@ inline Tensor empty_like_of(const Tensor& x, at::IntArrayRef sizes, at::ScalarTy
 
 inline void check(const Tensor& t, at::IntArrayRef sizes, const char* name) {
   TORCH_CHECK(t.scalar_type() == at::kBFloat16 && t.is_contiguous() && t.sizes() == sizes, name, " is ",
-              t.scalar_type(), " ", t.sizes(), ", but must be contiguous bfloat16 ", sizes);
+              t.scalar_type(), " ", t.sizes(), t.is_contiguous() ? "" : " and not contiguous",
+              ", but must be contiguous bfloat16 ", sizes);
 }
 
-// As few parts of at most MOST_ROWS rows as there can be, in equal numbers for all threads.
+// As few parts of at most MOST_ROWS rows as there can be, in equal numbers for all threads; 1 where there are no rows.
 inline int64_t rows_at_once(int64_t rows) {
+  if (rows == 0) return 1;
   const int64_t threads = at::get_num_threads();
   const int64_t share = (rows + threads - 1) / threads;
   const int64_t parts = (share + MOST_ROWS - 1) / MOST_ROWS;

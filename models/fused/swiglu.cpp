@@ -23,6 +23,10 @@ inline __m512 sigmoid(__m512 x) {
 
 inline __m512 swiglu(__m512 gate, __m512 up) { return _mm512_mul_ps(_mm512_mul_ps(gate, sigmoid(gate)), up); }
 
+void check_widths(int64_t D, int64_t I) {
+  TORCH_CHECK(D % PANEL == 0 && I % PANEL == 0, "width ", D, " and inner width ", I, " must be multiples of ", PANEL);
+}
+
 struct Gradients {
   __m512 gate, up, product;  // product: silu(gate) * up, computed again
 };
@@ -42,6 +46,7 @@ inline Gradients swiglu_backward(__m512 d, __m512 gate, __m512 up) {
 std::tuple<Tensor, Tensor, Tensor> rows_forward(const Tensor& x, const Tensor& gate_up, const Tensor& down, double eps,
                                                 bool keep) {
   const int64_t rows = x.size(0), D = x.size(1), I = down.size(1) * 2;
+  check_widths(D, I);
   check(x, {rows, D}, "x");
   check(gate_up, {2 * I / PANEL, D / 2, PANEL, 2}, "gate_up");
   check(down, {D / PANEL, I / 2, PANEL, 2}, "down");
@@ -90,6 +95,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rows_backward(const Tensor& dy, const
                                                          const Tensor& factors, const Tensor& gate_up,
                                                          const Tensor& down) {
   const int64_t rows = y.size(0), D = y.size(1), I = gate_up.size(1);
+  check_widths(D, I);
   check(dy, {rows, D}, "dy");
   check(y, {rows, D}, "y");
   check(kept, {rows, 2 * I}, "kept");
@@ -136,6 +142,7 @@ std::tuple<Tensor, Tensor, Tensor> positions_forward(const Tensor& x, const Tens
                                                      double eps, bool keep) {
   const int64_t batch = x.size(0), P = x.size(1), D = x.size(2), I = down.size(1), even = P + P % 2,
                 stripes = (D + COLUMNS - 1) / COLUMNS;
+  check_widths(D, I);
   check(x, {batch, P, D}, "x");
   check(gate_up, {2 * I, even}, "gate_up");
   check(down, {P, I}, "down");
@@ -206,6 +213,7 @@ std::tuple<Tensor, Tensor, Tensor> positions_backward(const Tensor& dy, const Te
                                                       const Tensor& down) {
   const int64_t batch = y.size(0), P = y.size(1), D = y.size(2), I = down.size(0), even = P + P % 2,
                 stripes = (D + COLUMNS - 1) / COLUMNS;
+  check_widths(D, I);
   check(dy, {batch, P, D}, "dy");
   check(x, {batch, P, D}, "x");
   check(y, {batch, P, D}, "y");

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from models.fused.packing import PANEL, panels
 
@@ -42,7 +43,7 @@ def rows(x: Tensor, gate_up: Tensor, down: Tensor, packed: Packed, eps: float) -
 
     Gradients go to x and to the fp32 weights gate_up and down, of which `packed` was made (with backward=True).
     """
-    flat = x.reshape(-1, x.shape[-1])
+    flat = x.reshape(-1, x.shape[-1]).contiguous()
     if not torch.is_grad_enabled():
         return torch.ops.recursive_reasoning.swiglu_rows(flat, packed.gate_up, packed.down, eps, False)[0].view_as(x)
     return _Rows.apply(flat, gate_up, down, *packed, eps).view_as(x)  # pyright: ignore[reportAttributeAccessIssue]
@@ -77,13 +78,17 @@ class _Rows(torch.autograd.Function):
         return _forward(ctx, torch.ops.recursive_reasoning.swiglu_rows, x, *rest)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, y, kept, factors, gate_up, down = ctx.saved_tensors
         dx, d_gate_up, product, d_sum = torch.ops.recursive_reasoning.swiglu_rows_backward(
             dy.contiguous(), y, kept, factors, gate_up, down
         )
-        # the products sum in fp32 and round once, as those outside
-        return dx, (d_gate_up.t() @ x).float(), (d_sum.t() @ product).float(), None, None, None, None, None
+        # the products sum in fp32 and round once, as those outside; a frozen weight needs none
+        _, for_gate_up, for_down, *_ = ctx.needs_input_grad
+        d_w_gate_up = (d_gate_up.t() @ x).float() if for_gate_up else None
+        d_w_down = (d_sum.t() @ product).float() if for_down else None
+        return dx, d_w_gate_up, d_w_down, None, None, None, None, None
 
 
 class _Positions(torch.autograd.Function):
@@ -92,6 +97,7 @@ class _Positions(torch.autograd.Function):
         return _forward(ctx, torch.ops.recursive_reasoning.swiglu_positions, x, *rest)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         dx, d_gate_up, d_down = torch.ops.recursive_reasoning.swiglu_positions_backward(
             dy.contiguous(), *ctx.saved_tensors

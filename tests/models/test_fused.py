@@ -1,5 +1,6 @@
 """The fused sublayers against fp64, and against the same formula in bf16 operations: their errors are no larger."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ def test_gates_of_any_size(scale: float):
 
 
 @needs_the_cpu
-@pytest.mark.parametrize("scale", [1e-3, 30.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-3, 30.0, 1e4, 1e5, 1e6])
 def test_scores_of_any_size(scale: float):
     """Where one key takes all of a query's attention, the exponentials of the others are 0."""
     fused.load()
@@ -198,6 +199,68 @@ def test_scores_of_any_size(scale: float):
     attention.fused = True
     # large scores that differ by less than the rounding of queries and keys are told apart by chance, fused or not
     assert error(attention.sublayer(x, None, EPS), exact) < max(0.004, 1.15 * error(plain, exact))
+
+
+@needs_the_cpu
+@pytest.mark.parametrize("positions", [97, 40, 32])
+def test_gradients_where_all_scores_are_very_negative(positions: int):
+    """The keys added up to a multiple of 32 have the score 0, far above those of the keys that there are."""
+    fused.load()
+    attention: Attention = Attention(32, 1)
+    with torch.no_grad():
+        query, key, _ = attention.qkv_proj.weight.chunk(3)
+        key.copy_(-query)
+    with_bf16_weights(attention)
+    x = (random(1, 1, 32) * 40 + random(1, positions, 32)).bfloat16()  # all alike, so q k = -q q
+    q, k, _ = attention.qkv_proj(x.float()).chunk(3, -1)
+    assert (q @ k.mT / 32**0.5).max() < -150
+    dy = random(1, positions, 32)
+    check_errors(
+        attention,
+        lambda x: attention.sublayer(x, None, EPS),
+        lambda x: exact_attention(attention, x, None),
+        x,
+        dy,
+    )
+
+
+@needs_the_cpu
+@pytest.mark.parametrize("kind", ["rows", "positions", "attention"])
+def test_edges(kind: str):
+    """No rows; rows that do not lie together; frozen weights; a gradient of a gradient; a NaN, which must be seen."""
+    fused.load()
+    module: Any
+    if kind == "attention":
+        module, arguments = Attention(64, 2), (None, EPS)
+    else:
+        module = SwiGLU(10 if kind == "positions" else 64, 4, inner=64, over_positions=kind == "positions")
+        arguments = (EPS,)
+    module.fused = True
+    x = random(3, 10, 64)
+    y = module.sublayer(x, *arguments)
+    assert module.sublayer(x[:0], *arguments).shape == (0, 10, 64)
+    apart = x.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    assert torch.equal(module.sublayer(apart, *arguments), y)
+    assert torch.equal(module.sublayer(random(3, 10, 128)[..., :64].copy_(x), *arguments), y)
+
+    y, dx, *_ = with_gradients(module, lambda x: module.sublayer(x, *arguments), x, x)
+    module.requires_grad_(False).zero_grad()
+    own = x.clone().requires_grad_()
+    module.sublayer(own, *arguments).backward(x)
+    assert own.grad is not None
+    assert torch.equal(own.grad, dx)
+    assert [p.grad for p in module.parameters()] == [None, None]
+
+    module.requires_grad_(True)
+    dy = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(module.sublayer(own, *arguments), own, dy, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+    x[1, 3, 5] = torch.nan
+    reached = module.sublayer(x, *arguments).isnan()
+    assert reached[1, 3, 5]
+    assert not reached[0].any()
 
 
 def blocks(mlp_t: bool) -> tuple[Block, Block]:
@@ -302,6 +365,8 @@ def test_the_optimizers_update(count: int, averages: bool):
     found, expected = ([None if v is None else v.clone() for v in values] for _ in range(2))
     scalars = (0.9, 1e-2, 1.7, 0.9, 0.95, 0.99)
     fused.optimizer_update()(*found, *scalars)
+    versions = [None if v is None else v._version for v in found]
+    assert versions == [1, 0, 1, 1, 1 if averages else None]  # autograd knows what was overwritten
     _update_at_once(*expected, *scalars)  # pyright: ignore[reportArgumentType, reportCallIssue]
     for a, b in zip(found, expected, strict=True):
         if a is not None and b is not None:
@@ -339,6 +404,15 @@ def test_wrong_operands_are_refused():
         torch.ops.recursive_reasoning.swiglu_rows(x.float(), w.gate_up, w.down, EPS, False)
     with pytest.raises(RuntimeError, match="gate_up is BFloat16"):
         torch.ops.recursive_reasoning.swiglu_rows(x, w.down, w.down, EPS, False)
+    with pytest.raises(RuntimeError, match="and not contiguous"):
+        torch.ops.recursive_reasoning.swiglu_rows(random(64, 2).t(), w.gate_up, w.down, EPS, False)
+    odd = SwiGLU(10, 4, inner=64, over_positions=True)
+    odd.fused = True
+    with pytest.raises(RuntimeError, match="width 40 and inner width 64 must be multiples of 32"):
+        odd.sublayer(random(2, 10, 40), EPS)
+    w = fused_swiglu.pack_rows(torch.randn(160, 64), torch.randn(64, 80), False)
+    with pytest.raises(RuntimeError, match="inner width 80"):
+        torch.ops.recursive_reasoning.swiglu_rows(x, w.gate_up, w.down, EPS, False)
 
 
 # -- building ----------------------------------------------------------------------------------------------------------
@@ -368,6 +442,40 @@ def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source.write_text("int small() { return 2; }")
     assert build.build_and_load(tmp_path) is None
     assert len(list(built.iterdir())) == 2
+
+
+@needs_the_cpu
+def test_a_library_that_cannot_be_kept_or_loaded_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "small.cpp").write_text("int small() { return 3; }")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file"))
+    assert "cannot be built or loaded" in str(build.build_and_load(tmp_path))
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "built"))
+    assert build.build_and_load(tmp_path) is None
+    (built,) = (tmp_path / "built").iterdir()
+    library = tmp_path / "broken" / built.name
+    library.parent.mkdir()
+    library.write_text("not a library")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(library.parent))
+    reason = str(build.build_and_load(tmp_path))
+    assert "cannot be built or loaded" in reason
+    assert str(library) in reason
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR")
+    monkeypatch.setattr(build.Path, "home", homeless)
+    assert "Could not determine home directory. (TORCH_EXTENSIONS_DIR" in str(build.build_and_load(tmp_path))
+
+
+@needs_the_cpu
+def test_products_that_do_not_work_are_reported(monkeypatch: pytest.MonkeyPatch):
+    assert fused.load() is None
+    with warnings.catch_warnings(action="ignore"), torch.backends.mkldnn.flags(enabled=False):
+        assert "matrix products for them do not work" in str(fused.cannot_compute())
+    monkeypatch.setattr(fused.swiglu, "rows", lambda x, *_, **__: x)
+    assert "they compute wrongly here" in str(fused.cannot_compute())
 
 
 def test_reasons_not_to_build(monkeypatch: pytest.MonkeyPatch):
