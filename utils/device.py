@@ -37,7 +37,8 @@ def choose_device(wanted: DeviceName, local_rank: int = 0) -> tuple[torch.device
         why = "this torch finds no CUDA device" if wanted == "cuda" else "this torch finds no Apple GPU"
         raise UserError(f"device={wanted}, but {why}. Here there is: {', '.join(have)}; or use device=auto.")
     name = have[0] if wanted == "auto" else wanted
-    reason = "as asked" if wanted != "auto" else f"the first of {', '.join(have)}"
+    found = f"the first of {', '.join(have)}" if len(have) > 1 else "there is no other"
+    reason = "as asked" if wanted != "auto" else found
     if name != "cuda":
         return torch.device(name), reason
     if local_rank >= torch.cuda.device_count():
