@@ -6,7 +6,6 @@ arXiv 2510.04871, section 4.6.)
 """
 
 import math
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from models import fused
 from models.fused.packing import PANEL
 from models.inner import InnerModel, Level, ReasonerConfig
 from models.layers import Block
-from utils.device import COMPILE_OPTIONS, keep_freed_memory
+from utils.device import COMPILE_OPTIONS, compiling_refused, keep_freed_memory
 
 
 @dataclass
@@ -102,10 +101,11 @@ class ACTModel(nn.Module):
         """(whether sublayers of the blocks become single operators made for this CPU, reason). See models/fused.
 
         Args:
-            compile: the configuration's; False turns this off too, as DISABLE_COMPILE does.
+            compile: the configuration's; False turns this off too, as does DISABLE_COMPILE with "auto".
         """
-        if not compile or "DISABLE_COMPILE" in os.environ:
-            return False, "DISABLE_COMPILE is set" if compile else "compile=false"
+        refusal = compiling_refused(compile)
+        if refusal is not None:
+            return False, refusal
         if next(self.parameters()).device.type != "cpu" or self.inner.dtype != torch.bfloat16:
             return False, "they are for bfloat16 on CPUs"
         blocks = [block for level in self.levels for block in level.layers if isinstance(block, Block)]

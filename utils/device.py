@@ -72,16 +72,24 @@ def choose_compile(setting: bool | Literal["auto"], device: torch.device, work: 
         device: where the run computes.
         work: floating-point operations of the whole run, as planned (so that a resumed run decides alike).
     """
-    if setting != "auto":
-        return setting, "as configured"
-    if "DISABLE_COMPILE" in os.environ:
-        return False, "DISABLE_COMPILE is set"
+    refusal = compiling_refused(setting)
+    if refusal is not None:
+        return False, refusal
+    if setting is True:
+        return True, "as configured"
     if device.type == "cuda":
         has_triton = importlib.util.find_spec("triton") is not None
         return has_triton, "on CUDA" if has_triton else "there is no Triton"
     if device.type == "cpu" and work >= _WORK_WORTH_COMPILING:
         return (True, "a long run") if cpp_compiler() else (False, NO_CPP_COMPILER)
     return False, "a run of this size is over sooner without" if device.type == "cpu" else "not on this device"
+
+
+def compiling_refused(setting: bool | Literal["auto"]) -> str | None:
+    """How the user has said that nothing is to be compiled; None where that is open."""
+    if setting is False:
+        return "compile=false"
+    return "DISABLE_COMPILE is set" if setting == "auto" and "DISABLE_COMPILE" in os.environ else None
 
 
 def cpp_compiler() -> str | None:

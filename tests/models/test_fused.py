@@ -329,7 +329,7 @@ def test_a_compiled_block_is_the_same():
 
 
 @needs_the_cpu
-def test_a_model_fuses_what_it_can_and_says_what_it_cannot():
+def test_a_model_fuses_what_it_can_and_says_what_it_cannot(monkeypatch: pytest.MonkeyPatch):
     own: dict[str, Any] = {"hidden_size": 64, "num_heads": 2, "forward_dtype": "bfloat16"}
     assert small_model("trm", **own).fuse("auto") == (True, "bfloat16 on this CPU")
     assert small_model("hrm", **own).fuse(True)[0]
@@ -338,6 +338,10 @@ def test_a_model_fuses_what_it_can_and_says_what_it_cannot():
         False,
         "hidden_size 48 is no multiple of 32",
     )
+    with monkeypatch.context() as patch:
+        patch.setenv("DISABLE_COMPILE", "")
+        assert small_model("trm", **own).fuse("auto") == (False, "DISABLE_COMPILE is set")
+        assert small_model("trm", **own).fuse(True)[0]
     single, narrow = own | {"forward_dtype": "float32"}, own | {"num_heads": 4}
     assert small_model("trm", **single).fuse("auto") == (False, "they are for bfloat16 on CPUs")
     assert small_model("trm", **narrow).fuse("auto") == (
