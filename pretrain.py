@@ -40,6 +40,7 @@ from utils.perf import StepTimer
 from utils.run import (
     check_batch_size,
     check_finite,
+    line_of,
     open_log,
     plan_on_main,
     prepare_job,
@@ -300,11 +301,6 @@ def evaluate(
         prefix = "" if len(results) == 1 else f"{name}/"
         metrics |= {f"{prefix}{key}": value for key, value in result.task_metrics.items()}
     return metrics
-
-
-def line_of(metrics: dict[str, float]) -> str:
-    """Metrics on one line."""
-    return "; ".join(f"{key} {value:.4f}" for key, value in metrics.items())
 
 
 def evaluation_folder(folder: Path, step: int) -> Path:

@@ -37,6 +37,7 @@ from utils.run import (
     Say,
     check_batch_size,
     check_finite,
+    line_of,
     open_log,
     plan_on_main,
     prepare_job,
@@ -170,8 +171,8 @@ def train(config: TextConfig) -> None:
         finally:
             if log is not None:
                 log.close()
-        shown = [f"{key} {value:.4f}" for key, value in metrics.items() if key.startswith("eval/")]
-        say(f"done: step {state.step}; " + ("; ".join(shown) if shown else "nothing was left to do"))
+        found = {key: value for key, value in metrics.items() if key.startswith("eval/")}
+        say(f"done: step {state.step}; {line_of(found) if found else 'nothing was left to do'}")
         say(f"files: {plan.folder}")
 
 

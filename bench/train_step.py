@@ -121,6 +121,14 @@ class Bench:
             self.figures[f"{name}/tflops"] = flops / best / 1e12
         self.say(line)
 
+    def train_state(self, head: ACTLossHead, config: BenchConfig) -> TrainState:
+        """Made ready as a training run makes it."""
+        state = TrainState(head, config, self.ranks, total_steps=10**9)
+        state.fuse(config.compile)
+        if self.compiles:
+            state.compile()
+        return state
+
     # -- the parts ---------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
@@ -128,10 +136,7 @@ class Bench:
         config, rows = self.config, self.config.global_batch_size
         own_rows = rows // self.ranks.world_size
         plain_runs = {dtype: self.plain_trm(dtype) for dtype in config.plain}
-        state = TrainState(self.head, config, self.ranks, total_steps=10**9)
-        state.fuse(config.compile)
-        if self.compiles:
-            state.compile()
+        state = self.train_state(self.head, config)
         self.head.train()
         batch = self.batch()
         first = self.time(lambda: state.train_step(batch))
@@ -198,12 +203,7 @@ class Bench:
     def optimizer(self) -> None:
         """Optimizer with EMA, in turn with the same update written tensor by tensor."""
         loop = PlainOptimizer({name: p.detach().clone() for name, p in self.head.named_parameters()})
-        state = TrainState(
-            copy_of(self.head), self.config.model_copy(update={"ema": True}), self.ranks, total_steps=10**9
-        )
-        state.fuse(self.config.compile)
-        if self.compiles:
-            state.compile()
+        state = self.train_state(copy_of(self.head), self.config.model_copy(update={"ema": True}))
         ours, plain_loop = [], []
         for _ in range(self.config.repeats + 5):
             for parameter in (*state.parameters.values(), *loop.weights.values()):

@@ -66,7 +66,7 @@ class ACTModel(nn.Module):
         super().__init__()
         self.config: ReasonerConfig = self.inner_class.config_class(**config)
         self.inner = self.inner_class(self.config)
-        self.compiled, self.fused = False, False
+        self.compiled = False
         self.eval_max_steps: int | None = None  # steps of an example in evaluation, where not as in training
 
     @property
@@ -118,7 +118,6 @@ class ACTModel(nn.Module):
         reason = fused.load()
         if reason is not None:
             return False, reason
-        self.fused = True
         for sublayer in fitting:
             sublayer.fused = True
         keep_freed_memory()

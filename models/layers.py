@@ -205,7 +205,7 @@ class Attention(nn.Module):
         if not self.fused:
             return rms_norm(x + self(x, rotation), eps)
         angles = None if rotation is None else (rotation.cos, rotation.sin)
-        weights, packed = (self.qkv_proj.weight, self.o_proj.weight), self.copy or self.make_copy()
+        weights, packed = (self.qkv_proj.weight, self.o_proj.weight), self.copy or self.make_copy(x.dtype)
         return fused_attention.attention(x, *weights, packed, angles, self.num_heads, eps)
 
     @property
@@ -213,7 +213,7 @@ class Attention(nn.Module):
         """Whether the widths are such that the operator can compute this."""
         return self.head_dim % PANEL == 0 and self.o_proj.weight.shape[0] % PANEL == 0
 
-    def make_copy(self, dtype: torch.dtype = torch.bfloat16) -> fused_attention.Packed:
+    def make_copy(self, dtype: torch.dtype) -> fused_attention.Packed:
         """The weights as the operator of `sublayer` reads them, always bf16."""
         return fused_attention.pack(self.qkv_proj.weight, self.o_proj.weight, backward=torch.is_grad_enabled())
 
@@ -265,7 +265,7 @@ class SwiGLU(nn.Module):
         if not self.fused:
             return rms_norm(x + self(x), eps, axis=1 if self.over_positions else -1)
         compute = fused_swiglu.positions if self.over_positions else fused_swiglu.rows
-        packed = self.copy or self.make_copy()
+        packed = self.copy or self.make_copy(x.dtype)
         return compute(x, self.gate_up_proj.weight, self.down_proj.weight, packed, eps)
 
     @property
@@ -274,7 +274,7 @@ class SwiGLU(nn.Module):
         width, inner = self.down_proj.weight.shape
         return inner % PANEL == 0 and (self.over_positions or width % PANEL == 0)
 
-    def make_copy(self, dtype: torch.dtype = torch.bfloat16) -> fused_swiglu.Packed:
+    def make_copy(self, dtype: torch.dtype) -> fused_swiglu.Packed:
         """The weights as the operator of `sublayer` reads them, always bf16."""
         pack = fused_swiglu.pack_positions if self.over_positions else fused_swiglu.pack_rows
         return pack(self.gate_up_proj.weight, self.down_proj.weight, backward=torch.is_grad_enabled())

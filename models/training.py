@@ -87,9 +87,8 @@ class TrainState:
 
     def compile(self) -> None:
         """Compile what a step does and is not fused: the blocks of the recursion, and AdamATan2 with the EMA."""
-        model = self.head.model
-        model.compile_recursion()
-        if not model.fused:
+        self.head.model.compile_recursion()
+        if not self._averages_in_step:
             self._update_in_one_pass(None)
 
     def _update_in_one_pass(self, update: Callable[..., None] | None) -> None:

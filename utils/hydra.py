@@ -27,7 +27,7 @@ def hydra_main(config_name: str, run: Callable[[DictConfig], None]) -> None:
     def job(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         if hydra_config.mode == RunMode.MULTIRUN:
-            overrides = " ".join(hydra_config.overrides.task).replace("++", "")
+            overrides = " ".join(override.removeprefix("++") for override in hydra_config.overrides.task)
             launched_ranks().say(f"\njob {hydra_config.job.num} of the sweep: {overrides}")
         try:
             run(config)

@@ -178,6 +178,11 @@ def check_finite(metrics: dict[str, float], step: int) -> None:
         )
 
 
+def line_of(metrics: dict[str, float]) -> str:
+    """Metrics on one line."""
+    return "; ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+
+
 def save(config: TrainingConfig, state: Training, plan: RunPlan, more: dict[str, Any] | None = None) -> None:
     """Write weights (the averages, when they are on) and train state; rank 0 writes, all ranks take part.
 

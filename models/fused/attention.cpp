@@ -17,7 +17,7 @@ using namespace fused;
 constexpr int64_t MOST_POSITIONS = 128;  // computed at once
 
 // Probabilities are powers of two: of the scores times this.
-float log2_scale(int64_t d) { return 1.44269504f / std::sqrt(static_cast<float>(d)); }
+float log2_scale(int64_t d) { return LOG2_E / std::sqrt(static_cast<float>(d)); }
 
 int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 

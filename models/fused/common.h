@@ -27,6 +27,7 @@ using at::native::cpublas::brgemm_release;
 constexpr int64_t LANES = 16;      // fp32 values in a register
 constexpr int64_t PANEL = 32;      // columns of a packed operand that lie together; widths are multiples of it
 constexpr int64_t MOST_ROWS = 96;  // rows computed at once
+constexpr float LOG2_E = 1.44269504f;
 
 // -- registers --------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ constexpr int64_t COLUMNS = 128;  // columns computed at once, where the network
 
 // 1 / (1 + e^-x), relative error below 2e-4
 inline __m512 sigmoid(__m512 x) {
-  const __m512 e = power_of_two(_mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f)));
+  const __m512 e = power_of_two(_mm512_mul_ps(x, _mm512_set1_ps(-LOG2_E)));
   return _mm512_rcp14_ps(_mm512_add_ps(_mm512_set1_ps(1.f), e));
 }
 
