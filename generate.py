@@ -15,10 +15,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from dataset.text_tokenizer import TextTokenizer
+from dataset.text.tokenizer import TextTokenizer
 from models.factory import make_head
-from models.generation import Continuation, Sampling, continue_texts
-from models.text_loss import TextLossHead
+from models.text.generation import Continuation, Sampling, continue_texts
+from models.text.loss import TextLossHead
 from utils.checkpoint import check_fits, latest_weights, load_weights
 from utils.config import GenerateConfig, TextConfig, plain, read_yaml, validate
 from utils.device import choose_device, choose_dtype

@@ -18,12 +18,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from dataset.text_batches import Position, TextBatches, eval_batches
-from dataset.text_documents import Documents, open_documents
-from dataset.text_tokenizer import TextTokenizer, make_tokenizer
+from dataset.text.batches import Position, TextBatches, eval_batches
+from dataset.text.documents import Documents, open_documents
+from dataset.text.tokenizer import TextTokenizer, make_tokenizer
 from evaluators.language import evaluate_language
 from models.factory import check_arch, make_head
-from models.text_loss import TextLossHead
+from models.text.loss import TextLossHead
 from models.training import StepMetrics, TrainState
 from utils.checkpoint import check_fits, load_weights
 from utils.config import TextConfig, plain, validate

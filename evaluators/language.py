@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from models.text_loss import TextLossHead
+from models.text.loss import TextLossHead
 from utils.constants import IGNORE_LABEL_ID
 from utils.distributed import sum_over_ranks
 from utils.errors import UserError

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from models.act import ACTModel
 from models.losses import ACTLossHead
-from models.text_loss import TextLossHead
-from models.text_model import TextModel
+from models.text.loss import TextLossHead
+from models.text.model import TextModel
 from utils.config import ArchConfig, unknown_key, validate
 from utils.errors import UserError
 from utils.functions import load_model_class
@@ -14,7 +14,7 @@ from utils.functions import load_model_class
 PUZZLE_TABLE = "model.inner.puzzle_emb.weights"  # the name of the puzzle embedding in a state dict of a loss head
 
 Data = Literal["puzzles", "text"]
-_LOSS_HEADS: dict[Data, str] = {"puzzles": "losses@ACTLossHead", "text": "text_loss@TextLossHead"}
+_LOSS_HEADS: dict[Data, str] = {"puzzles": "losses@ACTLossHead", "text": "text.loss@TextLossHead"}
 
 # filled in from the data, so not keys of a configuration
 _FROM_DATA = {"vocab_size", "seq_len", "num_puzzle_identifiers", "batch_size"}

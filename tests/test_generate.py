@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from models.causal import DampedBlock
-from models.generation import Continuation, Sampling, continue_texts, draw
 from models.inner import Level
-from models.text_model import TextModel
+from models.text.causal import DampedBlock
+from models.text.generation import Continuation, Sampling, continue_texts, draw
+from models.text.model import TextModel
 from tests.evaluators.test_language import CPU, SEQ, VOCAB, small_head
 from tests.runs import outcome, refused, start, tiny, write_sudoku
 from tests.text_runs import tiny_text, write_text

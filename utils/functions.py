@@ -6,9 +6,10 @@ import pkgutil
 
 from utils.errors import UserError, did_you_mean
 
-# names in published configuration files -> where the code lives here
+# names in published and in earlier configuration files -> where the code lives here
 ALIASES = {
-    "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1": "recursive_reasoning.hrm@HierarchicalReasoningModel_ACTV1"
+    "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1": "recursive_reasoning.hrm@HierarchicalReasoningModel_ACTV1",
+    "text_loss@TextLossHead": "text.loss@TextLossHead",
 }
 
 

@@ -5,10 +5,10 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from models.causal import PreNormBlock
 from models.inner import ReasonerConfig
 from models.layers import Rotation, rms_norm
-from models.text_model import DenseLevel, TextInner, TextModel, TextModelConfig
+from models.text.causal import PreNormBlock
+from models.text.model import DenseLevel, TextInner, TextModel, TextModelConfig
 
 
 class TextTransformerConfig(TextModelConfig):

@@ -14,11 +14,11 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from models.causal import PostNormBlock
 from models.inner import Level, ReasonerConfig
-from models.moe import ExpertAttention, ExpertFeedForward
 from models.recursive_reasoning.text_trm import TextRecursiveInner
-from models.text_model import TextModel, TextModelConfig
+from models.text.causal import PostNormBlock
+from models.text.model import TextModel, TextModelConfig
+from models.text.moe import ExpertAttention, ExpertFeedForward
 
 
 class TextMoEConfig(TextModelConfig):

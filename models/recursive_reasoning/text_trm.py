@@ -1,8 +1,8 @@
 """TRM for text: the recursion of `trm.py` under a causal mask, with a halting head at each position.
 
 Two things differ, without which it does not learn from a few hundred thousand tokens (docs/text.md): the blocks are
-damped (`models.causal.DampedBlock`), and the states start at zero, but for the answer z_H, which starts at the embedded
-token.
+damped (`models.text.causal.DampedBlock`), and the states start at zero, except the answer z_H, which starts at the
+embedded token.
 """
 
 from typing import ClassVar
@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.causal import DampedBlock
 from models.inner import ReasonerConfig
 from models.layers import Rotation
 from models.recursive_reasoning.trm import TinyRecursiveInner
-from models.text_model import DenseLevel, TextInner, TextModel
+from models.text.causal import DampedBlock
+from models.text.model import DenseLevel, TextInner, TextModel
 
 
 class DampedLevel(DenseLevel):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from evaluators.language import evaluate_language, perplexity
 from models.recursive_reasoning.text_trm import TextRecursiveModel
-from models.text_loss import TextLossHead
+from models.text.loss import TextLossHead
 from tests.ranks import on_two_ranks
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError

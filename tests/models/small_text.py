@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from models.text_loss import TextLossHead
-from models.text_model import TextModel
+from models.text.loss import TextLossHead
+from models.text.model import TextModel
 from utils.constants import IGNORE_LABEL_ID, NO_DOCUMENT
 from utils.functions import load_model_class
 

@@ -8,16 +8,16 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.act import ACTModel
-from models.causal import (
+from models.inner import InnerModel, Level, ReasonerConfig
+from models.text.causal import (
     CausalAttention,
     PostNormBlock,
     TextView,
     document_lengths,
     document_mask,
 )
-from models.feed_forward import FeedForward
-from models.inner import InnerModel, Level, ReasonerConfig
-from models.selection import Selections
+from models.text.feed_forward import FeedForward
+from models.text.selection import Selections
 from utils.constants import NO_DOCUMENT
 from utils.errors import UserError
 
@@ -135,7 +135,7 @@ class TextModel(ACTModel):
         Returns:
             (states, detached; outputs): answer [rows, seq, hidden], to be read with `logits`; q_halt_logits fp32
             [rows, seq]; active, bool [rows, seq], positions that were not settled before; in training, of experts,
-            also moe_loss and moe/{load}, scalars (see `models.selection.Selections`).
+            also moe_loss and moe/{load}, scalars (see `models.text.selection.Selections`).
         """
         settled = states["settled"]
         view = self.inner.view(data["documents"], record=self.training)

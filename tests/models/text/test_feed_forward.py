@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from models import feed_forward
-from models.feed_forward import FeedForward
 from models.layers import SwiGLU
+from models.text import feed_forward
+from models.text.feed_forward import FeedForward
 
 
 def made(kind: type[SwiGLU], dtype: torch.dtype) -> list[torch.Tensor]:

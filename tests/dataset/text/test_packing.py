@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from dataset.text_packing import _Shelf, fill_rows, pack
+from dataset.text.packing import _Shelf, fill_rows, pack
 
 
 def best_number_of_rows(lengths: Sequence[int], capacity: int) -> int:

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from models import text_loss, text_model
 from models.act import Carry
 from models.losses import softmax_cross_entropy
-from models.selection import Selections
-from models.text_loss import TextLossHead, weighted_cross_entropy
+from models.text import loss as text_loss
+from models.text import model as text_model
+from models.text.loss import TextLossHead, weighted_cross_entropy
+from models.text.selection import Selections
 from models.training import TrainState
 from tests.models.small_text import (
     CONFIG,

@@ -9,7 +9,7 @@ next. Batches are dictionaries of int32 arrays [rows, seq_len]:
     labels     the next token of the same document; IGNORE_LABEL_ID in padding
     documents  number of the document within its row, from 0; NO_DOCUMENT in padding
 
-Rows are packed from windows of documents (`dataset.text_windows`). What fits badly waits for the next window, at the
+Rows are packed from windows of documents (`dataset.text.windows`). What fits badly waits for the next window, at the
 end of an epoch it is given nevertheless. All ranks see the same windows and take their own rows of the global batch, so
 the number of processes does not change what is trained on.
 """
@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataset.text_documents import Documents
-from dataset.text_packing import pack
-from dataset.text_tokenizer import TextTokenizer
-from dataset.text_windows import InOrder, Numbers, Shuffled, Windows
+from dataset.text.documents import Documents
+from dataset.text.packing import pack
+from dataset.text.tokenizer import TextTokenizer
+from dataset.text.windows import InOrder, Numbers, Shuffled, Windows
 from utils.constants import IGNORE_LABEL_ID, NO_DOCUMENT
 from utils.errors import UserError
 
@@ -36,7 +36,7 @@ WINDOW = 2048  # documents
 _BADLY_FILLED = 0.9  # share of a row below which its pieces may wait for the next window
 _WAITING = 16  # one piece in so many, at most, waits
 
-# what a random stream is for, so that no two share their numbers (1: dataset.text_windows)
+# what a random stream is for, so that no two share their numbers (1: dataset.text.windows)
 _PACKING, _EVALUATION = 2, 3
 
 

@@ -21,8 +21,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from dataset.byte_pairs import BytePairs, byte_alphabet, read_byte_pairs
 from dataset.hub import hub_file
+from dataset.text.byte_pairs import BytePairs, byte_alphabet, read_byte_pairs
 from utils.errors import UserError, did_you_mean
 
 Cap = Literal["frequency", "lowest_ids"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.causal import TextView, attend, document_lengths, document_mask
 from models.layers import RotaryEmbedding
-from models.text_model import TextModel
+from models.text.causal import TextView, attend, document_lengths, document_mask
+from models.text.model import TextModel
 from tests.models.small_text import DOCUMENTS, TEXT_ARCHITECTURES, small_text, small_text_model
 from utils.constants import NO_DOCUMENT
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from dataset.text_sources import Source, TextFile, find_files
+from dataset.text.sources import Source, TextFile, find_files
 from utils.errors import UserError
 
 MARK = "<|endoftext|>"
@@ -135,7 +135,7 @@ def open_documents(
     """The training and the held-out documents.
 
     Args:
-        source: one or several files, folders, globs or Hugging Face data sets (`dataset.text_sources`).
+        source: one or several files, folders, globs or Hugging Face data sets (`dataset.text.sources`).
         validation: likewise, what is held out; never trained on, even if it is part of `source`.
         held_out: share of the documents that is held out if there are no files for it.
         streaming: read in order, and only what is needed; Hugging Face data sets are not downloaded first.

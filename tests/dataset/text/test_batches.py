@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset import text_batches
-from dataset.text_batches import Batch, Position, TextBatches, eval_batches
-from dataset.text_documents import MARK, Documents, open_documents
-from dataset.text_sources import LocalFile
-from dataset.text_tokenizer import TextTokenizer, make_tokenizer
-from tests.dataset.test_text_documents import CountedFile, write
-from tests.dataset.test_text_tokenizer import GPT2, SAMPLE, needs_sample
+from dataset.text import batches as text_batches
+from dataset.text.batches import Batch, Position, TextBatches, eval_batches
+from dataset.text.documents import MARK, Documents, open_documents
+from dataset.text.sources import LocalFile
+from dataset.text.tokenizer import TextTokenizer, make_tokenizer
+from tests.dataset.text.test_documents import CountedFile, write
+from tests.dataset.text.test_tokenizer import GPT2, SAMPLE, needs_sample
 from tests.text_runs import stories, write_text
 from utils.constants import IGNORE_LABEL_ID, NO_DOCUMENT
 from utils.errors import UserError

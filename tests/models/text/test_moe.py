@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import moe
-from models.causal import TextView, attend, document_lengths
 from models.layers import RotaryEmbedding, rms_norm, rotate
-from models.moe import ExpertAttention, ExpertFeedForward
 from models.recursive_reasoning.text_moeut import TextMoEModel
-from models.selection import Selections, Selector
-from models.text_loss import TextLossHead
+from models.text import moe
+from models.text.causal import TextView, attend, document_lengths
+from models.text.loss import TextLossHead
+from models.text.moe import ExpertAttention, ExpertFeedForward
+from models.text.selection import Selections, Selector
 from tests.models.small_text import CONFIG, small_text, small_text_head, small_text_model
 from tests.ranks import on_two_ranks
 from utils.constants import NO_DOCUMENT

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.text_model import TextModel
+from models.text.model import TextModel
 
 
 @dataclass(frozen=True)

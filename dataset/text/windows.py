@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dataset.text_documents import Documents, Place
-from dataset.text_tokenizer import TextTokenizer
+from dataset.text.documents import Documents, Place
+from dataset.text.tokenizer import TextTokenizer
 
 Numbers = tuple[int, ...]
 
-_ORDER = 1  # what a random stream is for; see dataset.text_batches
+_ORDER = 1  # what a random stream is for; see dataset.text.batches
 
 
 class Windows(Protocol):

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from tokenizers.implementations import ByteLevelBPETokenizer
 
-from dataset.byte_pairs import END_OF_TEXT, byte_alphabet
-from dataset.text_documents import Documents
-from dataset.text_sources import find_files
-from dataset.text_tokenizer import FILE, Cap, Coverage, TextTokenizer, make_tokenizer
+from dataset.text.byte_pairs import END_OF_TEXT, byte_alphabet
+from dataset.text.documents import Documents
+from dataset.text.sources import find_files
+from dataset.text.tokenizer import FILE, Cap, Coverage, TextTokenizer, make_tokenizer
 from tests.paths import SHARED
 from tests.text_runs import stories, write_text
 from utils.errors import UserError

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.causal import TextView, attend
 from models.layers import CastedLinear, Rotation, rotate, trunc_normal_
-from models.selection import Selector
+from models.text.causal import TextView, attend
+from models.text.selection import Selector
 
 GROUPED_DEVICES = ("cpu", "cuda")  # those that have a grouped matrix product
 
@@ -78,7 +78,7 @@ class Dispatch:
 class ExpertFeedForward(nn.Module):
     """`output_scale * sum over the best k experts e of s_e * relu(x K_e) V_e`. [rows, seq, width] -> the same.
 
-    s as in `models.selection.Selector`, not renormalised over the k. (MoEUT; the learned output scale is
+    s as in `models.text.selection.Selector`, not renormalised over the k. (MoEUT; the learned output scale is
     not of the paper.)
 
     Args:

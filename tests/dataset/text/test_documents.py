@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dataset import text_documents
-from dataset.text_documents import MARK, Documents, HashShare, Place, open_documents
-from dataset.text_sources import HubFile, LocalFile
+from dataset.text import documents as text_documents
+from dataset.text.documents import MARK, Documents, HashShare, Place, open_documents
+from dataset.text.sources import HubFile, LocalFile
 from tests.text_runs import stories
 from utils.errors import UserError
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import Attention, Rotation, rms_norm
-from models.selection import Selections
+from models.text.selection import Selections
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.act import Carry
 from models.losses import ACTLossHead, TokenLoss, softmax_cross_entropy
-from models.text_model import TextModel
+from models.text.model import TextModel
 from utils.constants import IGNORE_LABEL_ID
 
 # Tokens whose logits are held at a time. With a vocabulary of 10,000 in fp32 they take 10 MB, which the caches of a CPU
@@ -123,7 +123,7 @@ class TextLossHead(ACTLossHead):
         Args:
             carry: the rows.
             batch: text for the rows that are finished: inputs, labels, documents, int [rows, seq].
-            return_keys: outputs wanted back, of answer, q_halt_logits, active (see `models.text_model`).
+            return_keys: outputs wanted back, of answer, q_halt_logits, active (see `models.text.model`).
             min_steps: steps before which no position of a row settles, int [rows]; drawn here when absent.
 
         Returns:
@@ -174,7 +174,7 @@ class TextLossHead(ACTLossHead):
 
         Args:
             batch: inputs, labels, documents, int [rows, seq].
-            halting: see `models.text_model.TextModel.answers`.
+            halting: see `models.text.model.TextModel.answers`.
         """
         answer, steps = self.model.answers(batch["inputs"], batch["documents"], halting)
         labels = batch["labels"]

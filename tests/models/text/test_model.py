@@ -10,7 +10,7 @@ from torch import Tensor
 from models.act import Carry
 from models.inner import Level
 from models.layers import RotaryEmbedding, rotate
-from models.text_model import TextModel
+from models.text.model import TextModel
 from tests.models.small_text import (
     HALTING,
     TEXT_ARCHITECTURES,
@@ -18,7 +18,7 @@ from tests.models.small_text import (
     small_text,
     small_text_model,
 )
-from tests.models.test_causal import plain_attention
+from tests.models.text.test_causal import plain_attention
 from utils.errors import UserError
 
 Weights = dict[str, Tensor]
