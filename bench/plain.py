@@ -1,7 +1,8 @@
-"""TRM's training step as the formulas read: eager, every weight cast at every use, transposes in memory, stablemax in
-fp64, one tensor at a time in the optimizer. What the program's own step is compared with, in speed and in result.
+"""TRM's training step written directly from the formulas, as a reference for the speed and results of models/.
 
-A second implementation on purpose: it shares with models/ the names of weights and configuration keys, and no code.
+It is eager, casts every weight at every use, transposes in memory, computes stablemax in fp64, and updates one tensor
+at a time in the optimizer. It is deliberately a second implementation: it shares only the names of weights and
+configuration keys with models/, and no code.
 """
 
 import math
@@ -15,12 +16,12 @@ from models.inner import ReasonerConfig
 
 
 class PlainTRM:
-    """One training step after another on weights copied from a loss head of `models.factory.make_head`.
+    """Runs training steps on a copy of the weights of a loss head from `models.factory.make_head`.
 
     Args:
-        weights: its state dict.
-        config: its `model.config`.
-        dtype: what the recursion computes in.
+        weights: the state dict of the loss head.
+        config: `model.config` of the loss head.
+        dtype: dtype of the recursion.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], config: ReasonerConfig, dtype: torch.dtype):
@@ -82,11 +83,18 @@ class PlainTRM:
     # -- a step
 
     def train_step(self, batch: dict[str, Tensor], min_steps: Tensor, lr: float, puzzle_lr: float) -> float:
-        """The loss per example of one ACT step, after which the weights have moved."""
+        """Run one ACT step, update the weights, and return the loss per example.
+
+        Args:
+            batch: `inputs`, `labels` [rows, seq_len] and `puzzle_identifiers` [rows].
+            min_steps: minimum number of ACT steps of each slot [rows].
+            lr: learning rate of the dense weights.
+            puzzle_lr: learning rate of the puzzle embedding.
+        """
         config, rows, prefix = self.config, len(batch["inputs"]), 0
         if self.slots is None:
             self.slots = {"halted": torch.ones(rows, dtype=torch.bool, device=min_steps.device)}
-        # halted slots begin a new example
+        # halted slots start a new example
         fresh = self.slots["halted"]
         data = {key: _pick(fresh, new, self.slots.get(key)) for key, new in batch.items()}
         steps = _pick(fresh, torch.zeros_like(min_steps), self.slots.get("steps")) + 1
@@ -129,7 +137,7 @@ class PlainTRM:
 
 
 class PlainOptimizer:
-    """AdamATan2 and the average of the weights, tensor by tensor."""
+    """AdamATan2 and the moving average of the weights, one tensor at a time."""
 
     def __init__(self, weights: dict[str, Tensor]):
         self.weights = weights
@@ -139,7 +147,7 @@ class PlainOptimizer:
 
     @torch.no_grad()
     def update(self, lr: float, betas: tuple[float, float] = (0.9, 0.95), decay: float = 0.1, rate: float = 0.999):
-        """One update from the gradients, which are then dropped."""
+        """Update all weights from their gradients, then clear the gradients."""
         self.steps_made += 1
         for name, weight in self.weights.items():
             assert weight.grad is not None

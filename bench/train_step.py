@@ -1,4 +1,4 @@
-"""Time the parts of any experiment: training step, evaluation, optimizer, data.
+"""Time the parts of an experiment: training step, evaluation, optimizer and data.
 
     uv run python bench/train_step.py experiment=sudoku_extreme_mlp device=cuda
     uv run python bench/train_step.py experiment=sudoku_extreme_mlp global_batch_size=32 plain=[bfloat16,float32]
@@ -6,9 +6,11 @@
     uv run python bench/train_step.py -m experiment=sudoku_extreme_mlp global_batch_size=8,16,32 output=scaling.jsonl
     uv run torchrun --nproc-per-node 2 bench/train_step.py experiment=maze_hard global_batch_size=8 device=cpu
 
-All keys of pretrain.py, and those of `BenchConfig`. Where data_paths is missing, tokens are random, at the same cost.
-The rate of a bf16 matrix product is measured between the steps, because machines change their pace; shares are of it.
-Under torchrun the processes time the same thing at the same time: the slowest counts, and rates are sums over them.
+It takes all keys of pretrain.py, and those of `BenchConfig`. If data_paths does not exist, tokens are random, which
+costs the same; seq_len and vocab_size set their sizes, by default the published sizes of the task that data_builder
+builds. The rate of a matrix product in the dtype of the run is measured between the steps, because the speed of a
+machine varies; the share of a step is its rate divided by that of the matrix product. Under torchrun, all processes
+time the same part at the same time: times are those of the slowest process, and rates are sums over all processes.
 """
 
 import json
@@ -22,76 +24,83 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from omegaconf import DictConfig
 from pydantic import Field
 from torch import Tensor
 
 from bench.plain import PlainOptimizer, PlainTRM
-from dataset.augment import make_augmentation
 from dataset.puzzle_dataset import PuzzleSplit, TrainBatches
+from dataset.tasks import load_task, task_built_by
+from models.acceleration import Acceleration, accelerate
 from models.act import draw_min_steps
-from models.factory import check_arch, make_head
+from models.factory import count_parameters, make_head, resolve_arch
 from models.flops import flops_per_example
+from models.inner import ReasonerConfig
 from models.losses import ACTLossHead
 from models.recursive_reasoning.trm import TinyRecursiveModel
-from models.training import TrainState
-from utils.config import PretrainConfig, plain, validate
-from utils.device import choose_compile, choose_device, choose_dtype
+from models.training import PuzzleEmbRates, TrainState
 from utils.distributed import Ranks, barrier, largest_over_ranks, launched_ranks, process_group
 from utils.errors import UserError
 from utils.hydra import hydra_main
+from utils.machine import Machine
 from utils.run import check_batch_size
+from utils.settings import PretrainConfig
 
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
-KNOWN_SHAPES = {"sudoku": (81, 11), "maze": (900, 6), "arc": (900, 12)}  # (seq_len, vocab_size) of the published data
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class BenchConfig(PretrainConfig):
-    """cfg_pretrain.yaml and what to time."""
+    """The settings of pretrain.py, and what to time."""
 
-    repeats: int = Field(default=5, ge=1)  # timed steps of each kind, in turn
-    plain: tuple[Literal["bfloat16", "float32"], ...] = ()  # time bench/plain.py in these dtypes too, in turn
+    sections = {"what to time": "repeats plain parts seq_len vocab_size trace output"} | PretrainConfig.sections
+
+    repeats: int = Field(default=5, ge=1)
+    """Timed steps of each kind; the kinds alternate."""
+    plain: tuple[Literal["bfloat16", "float32"], ...] = ()
+    """Also time bench/plain.py in these dtypes, alternating with the other steps."""
     parts: tuple[Literal["train", "evaluation", "optimizer", "data"], ...] = (
         "train", "evaluation", "optimizer", "data",
     )  # fmt: skip
-    seq_len: int | None = Field(default=None, ge=1)  # of random tokens, where data_paths is missing
+    """Parts to time."""
+    seq_len: int | None = Field(default=None, ge=1)
+    """Sequence length of random tokens if data_paths does not exist. null: that of the published data set."""
     vocab_size: int | None = Field(default=None, ge=2)
-    trace: str | None = None  # write a profile of one training step here (chrome://tracing, ui.perfetto.dev)
-    output: str | None = None  # append the figures to this file as one line of JSON
+    """Vocabulary size of random tokens. null: that of the published data set."""
+    trace: str | None = None
+    """Write a profile of one training step to this file (chrome://tracing, ui.perfetto.dev). null: none."""
+    output: str | None = None
+    """Append the results to this file as one line of JSON. null: only print them."""
 
 
 class Bench:
-    """One experiment on one device."""
+    """Times one experiment on one device."""
 
-    def __init__(self, config: BenchConfig, ranks: Ranks, device: torch.device, reason: str):
-        self.config, self.ranks, self.device, self.say = config, ranks, device, ranks.say
-        dtype, dtype_reason = choose_dtype(config.arch.own_keys.get("forward_dtype", "bfloat16"), self.device)
-        config.arch.forward_dtype = dtype  # pyright: ignore[reportAttributeAccessIssue]
-        check_arch(config.arch)
+    def __init__(self, config: BenchConfig, ranks: Ranks, machine: Machine):
+        self.config, self.ranks, self.machine = config, ranks, machine
+        self.device, self.say = machine.device, ranks.say
         self.batches, seq_len, vocab_size, puzzles = open_data(config, ranks)
         torch.manual_seed(config.seed)
-        self.head = make_head(config.arch, vocab_size, seq_len, puzzles).to(self.device)
+        recompute = config.activation_checkpointing
+        self.head = make_head(config.arch, vocab_size, seq_len, puzzles, recompute=recompute).to(self.device)
         self.flops = flops_per_example(config.arch, vocab_size, seq_len) * config.global_batch_size
         self.figures: dict[str, float | str | int] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-        work = self.flops * 1e6  # as in a long run
-        self.compiles, compile_reason = choose_compile(config.compile, self.device, work)
-        self.say(f"device: {self.device} ({reason}); {ranks.world_size} x {torch.get_num_threads()} threads")
-        self.say(f"dtype: {dtype} ({dtype_reason})")
-        self.say(f"compiled: {'yes' if self.compiles else 'no'} ({compile_reason})")
-        fuses, fuse_reason = self.head.model.fuse(config.compile)
-        self.figures |= {"compiled": self.compiles, "fused": fuses}
-        self.say(f"fused operators: {'yes' if fuses else 'no'} ({fuse_reason})")
+        self.acceleration = self.accelerate(self.head)
+        self.figures |= {"compiled": self.acceleration.compiled, "fused": self.acceleration.fused}
+        self.say(f"{machine}; {ranks.world_size} x {torch.get_num_threads()} threads\n{self.acceleration}")
         self.say(
             f"batch {config.global_batch_size}, {seq_len} tokens, "
-            f"{sum(p.numel() for p in self.head.parameters()):,} parameters, {self.flops / 1e12:.3f} TFLOP a step"
+            f"{count_parameters(self.head):,} parameters, {self.flops / 1e12:.3f} TFLOP a step"
         )
+
+    def accelerate(self, head: ACTLossHead) -> Acceleration:
+        """Accelerate a model as in a long run."""
+        return accelerate(head.model, self.machine, work=self.flops * 1e6)
 
     def batch(self, index: int = 1) -> dict[str, Tensor]:
         return {key: value.to(self.device) for key, value in self.batches(index).items()}
 
     def time(self, function: Callable[[], object]) -> float:
-        """Seconds of one call, the device's work included: of the slowest process, all beginning together."""
+        """Seconds of one call, including the work of the device, on the slowest process; all start together."""
         self.synchronize()
         barrier()
         started = time.perf_counter()
@@ -106,13 +115,20 @@ class Bench:
             torch.mps.synchronize()
 
     def matmul_rate(self) -> float:
-        """FLOP/s of a square bf16 matrix product, the best of ten, on all processes together."""
+        """FLOP/s of a square matrix product in the dtype of the run, best of ten, summed over all processes."""
         n = MATMUL_SIZE[self.device.type]
-        a, b = (torch.randn(n, n, dtype=torch.bfloat16, device=self.device) for _ in range(2))
+        a, b = (torch.randn(n, n, dtype=DTYPES[self.machine.dtype], device=self.device) for _ in range(2))
         return self.ranks.world_size * 2 * n**3 / min(self.time(lambda: a @ b) for _ in range(10))
 
     def report(self, name: str, seconds: list[float], amount: float, unit: str, flops: float = 0) -> None:
-        """Print and keep the best and the median of `seconds`."""
+        """Print and store the best and the median of `seconds`.
+
+        Args:
+            name: name of the part.
+            seconds: time of each call.
+            amount, unit: amount of work per call and its unit, for the rate.
+            flops: floating-point operations per call; 0 if not reported.
+        """
         best, median = min(seconds), statistics.median(seconds)
         line = f"{name:34} {best * 1e3:10.2f} ms best {median * 1e3:10.2f} ms median {amount / best:12.1f} {unit}/s"
         self.figures |= {f"{name}/best_ms": best * 1e3, f"{name}/median_ms": median * 1e3}
@@ -121,22 +137,21 @@ class Bench:
             self.figures[f"{name}/tflops"] = flops / best / 1e12
         self.say(line)
 
-    def train_state(self, head: ACTLossHead, config: BenchConfig) -> TrainState:
-        """Made ready as a training run makes it."""
-        state = TrainState(head, config, self.ranks, total_steps=10**9)
-        state.fuse(config.compile)
-        if self.compiles:
-            state.compile()
+    def train_state(self, head: ACTLossHead, config: BenchConfig, acceleration: Acceleration) -> TrainState:
+        """The training state, set up as in a training run."""
+        puzzle_emb = PuzzleEmbRates(config.puzzle_emb_lr, config.puzzle_emb_weight_decay)
+        state = TrainState(head, config, self.ranks, 10**9, config.lr_warmup_steps, puzzle_emb)
+        state.use_fast_update(acceleration)
         return state
 
     # -- the parts ---------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """The training step in turn with the matrix product and, where asked for, with the plain implementations."""
+        """Time the training step, alternating with the matrix product and, if requested, the plain implementations."""
         config, rows = self.config, self.config.global_batch_size
         own_rows = rows // self.ranks.world_size
         plain_runs = {dtype: self.plain_trm(dtype) for dtype in config.plain}
-        state = self.train_state(self.head, config)
+        state = self.train_state(self.head, config, self.acceleration)
         self.head.train()
         batch = self.batch()
         first = self.time(lambda: state.train_step(batch))
@@ -159,7 +174,8 @@ class Bench:
         shares = [self.flops / seconds / rate for seconds, rate in zip(ours, rates, strict=True)]
         best = self.flops / min(ours) / max(rates)
         self.say(
-            f"bf16 matrix product: {max(rates) / 1e12:.3f} TFLOP/s best, {statistics.median(rates) / 1e12:.3f} median; "
+            f"{self.machine.dtype} matrix product: {max(rates) / 1e12:.3f} TFLOP/s best, "
+            f"{statistics.median(rates) / 1e12:.3f} median; "
             f"the step's share of it: {best:.3f} (best of each), {statistics.median(shares):.3f} (median of pairs)"
         )
         self.figures |= {
@@ -180,7 +196,7 @@ class Bench:
             with torch.profiler.profile() as profile:
                 state.train_step(batch)
                 self.synchronize()
-            if self.ranks.is_main:  # the others have the same path
+            if self.ranks.is_main:  # all ranks have the same path
                 profile.export_chrome_trace(config.trace)
             key = "self_cuda_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
             self.say(profile.key_averages().table(sort_by=key, row_limit=15, max_name_column_width=60))
@@ -189,10 +205,12 @@ class Bench:
     def plain_trm(self, dtype: str) -> PlainTRM:
         if not isinstance(self.head.model, TinyRecursiveModel):
             raise UserError(f"plain is for TRM; arch.name is {self.config.arch.name}. Use plain=[].")
-        return PlainTRM(self.head.state_dict(), self.head.model.config, DTYPES[dtype])
+        config = self.head.model.config
+        assert isinstance(config, ReasonerConfig)
+        return PlainTRM(self.head.state_dict(), config, DTYPES[dtype])
 
     def evaluation(self) -> None:
-        """One ACT step without gradient."""
+        """Time one ACT step without gradients."""
         self.head.eval()
         batch = self.batch()
         with torch.inference_mode():
@@ -201,9 +219,10 @@ class Bench:
         self.report("evaluation, one ACT step", seconds, self.config.global_batch_size, "example steps")
 
     def optimizer(self) -> None:
-        """Optimizer with EMA, in turn with the same update written tensor by tensor."""
+        """Time the optimizer with EMA, alternating with the same update written tensor by tensor."""
         loop = PlainOptimizer({name: p.detach().clone() for name, p in self.head.named_parameters()})
-        state = self.train_state(copy_of(self.head), self.config.model_copy(update={"ema": True}))
+        head = copy_of(self.head)
+        state = self.train_state(head, self.config.model_copy(update={"ema": True}), self.accelerate(head))
         ours, plain_loop = [], []
         for _ in range(self.config.repeats + 5):
             for parameter in (*state.parameters.values(), *loop.weights.values()):
@@ -218,13 +237,13 @@ class Bench:
         self.figures["ratio_optimizer"] = ratio
 
     def data(self) -> None:
-        """Batches as the loop takes them."""
+        """Time loading batches, as the training loop does."""
         seconds = [self.time(lambda i=i: self.batch(i)) for i in range(1, 4 * self.config.repeats + 1)]
         self.report("data", seconds[1:], self.config.global_batch_size, "examples")
 
 
 def copy_of(head: ACTLossHead) -> ACTLossHead:
-    """A head of the same weights that was never compiled."""
+    """A head with the same weights that has never been compiled."""
     model = type(head.model)(head.model.config.model_dump())
     copied = ACTLossHead(model).to(next(head.parameters()).device)
     copied.load_state_dict(head.state_dict())
@@ -232,13 +251,18 @@ def copy_of(head: ACTLossHead) -> ACTLossHead:
 
 
 def open_data(config: BenchConfig, ranks: Ranks) -> tuple[Callable[[int], dict[str, Tensor]], int, int, int]:
-    """(batch by step, seq_len, vocab_size, puzzle identifiers) of data_paths, or of random tokens."""
+    """(batch by step, seq_len, vocab_size, number of puzzle identifiers) of data_paths, or of random tokens.
+
+    Raises:
+        UserError: data_paths does not exist, and the sizes of random tokens are not known.
+    """
     if all(Path(path).exists() for path in config.data_paths):
         split = PuzzleSplit(config.data_paths, "train")
         shape = split.metadata
         augmentation = None
         if config.augmentation is not None:
-            augmentation = make_augmentation(config.augmentation, shape.seq_len, shape.vocab_size)
+            task = load_task(config.augmentation, "augmentation").of(shape.seq_len, shape.vocab_size)
+            augmentation = task.augmentation()
         batches = TrainBatches(split, config.global_batch_size, config.seed, ranks.rank, ranks.world_size, augmentation)
         ranks.say(f"data: {', '.join(config.data_paths)}")
         return (
@@ -247,8 +271,9 @@ def open_data(config: BenchConfig, ranks: Ranks) -> tuple[Callable[[int], dict[s
             shape.vocab_size,
             split.num_puzzle_identifiers,
         )
-    known = next((shape for word, shape in KNOWN_SHAPES.items() if word in config.data_paths[0]), (None, None))
-    seq_len, vocab_size = config.seq_len or known[0], config.vocab_size or known[1]
+    task = task_built_by(config.data_builder.module) if config.data_builder is not None else None
+    published = task.published[0] if task is not None and task.published else (None, None)
+    seq_len, vocab_size = config.seq_len or published[0], config.vocab_size or published[1]
     if seq_len is None or vocab_size is None:
         raise UserError(
             f"data_paths={config.data_paths} does not exist: build it, or give seq_len=... and vocab_size=... to time "
@@ -270,15 +295,15 @@ def open_data(config: BenchConfig, ranks: Ranks) -> tuple[Callable[[int], dict[s
     return random_batch, seq_len, vocab_size, 1
 
 
-def run(composed: DictConfig) -> None:
-    """One Hydra job."""
-    torch.compiler.reset()  # each job of a sweep counts its compilations anew
-    config = validate(BenchConfig, plain(composed))
+def run(config: BenchConfig) -> None:
+    """Run one Hydra job."""
+    torch.compiler.reset()  # count compilations separately for each job of a sweep
     ranks = launched_ranks()
     check_batch_size(config, ranks)
-    device, reason = choose_device(config.device, ranks.local_rank)
-    with process_group(ranks, device):
-        bench = Bench(config, ranks, device, reason)
+    machine, arch = resolve_arch(config, ranks)
+    config = config.model_copy(update={"arch": arch})
+    with process_group(ranks, machine.device):
+        bench = Bench(config, ranks, machine)
         for part in config.parts:
             getattr(bench, part)()
     if config.output is not None and ranks.is_main:
@@ -286,7 +311,7 @@ def run(composed: DictConfig) -> None:
             "arch": config.arch.model_dump(),
             "batch": config.global_batch_size,
             "seq_len": bench.head.model.config.seq_len,
-            "device": str(device),
+            "device": str(machine.device),
             "processes": ranks.world_size,
         }
         with Path(config.output).open("a") as file:
@@ -294,4 +319,4 @@ def run(composed: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    hydra_main("cfg_pretrain", run)
+    hydra_main("cfg_pretrain", BenchConfig, run)

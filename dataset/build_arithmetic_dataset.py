@@ -1,109 +1,14 @@
-"""Build a data set of additions.
-
-    python -m dataset.build_arithmetic_dataset --output-dir data/arithmetic-4 --digits 4
-
-An example is `a+b=` and the sum, operands of n digits and a sum of n + 1, all with leading zeros: 3n + 3 tokens, 0 for
-padding, digit + 1, 11 for + and 12 for =. The input has padding where the sum belongs; the label has the sum there and
-nothing to learn elsewhere. Train and test never share a pair of operands, in either order.
-"""
+"""The command that builds an addition data set; `--help` lists its options. See `dataset.tasks.arithmetic.build`."""
 
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # run by path
+if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-import tyro
-from pydantic import BaseModel
+from dataset.tasks.arithmetic.build import Config, build, main
 
-from dataset.question_answer import check_at_least, write_question_answers
-from dataset.shards import BLANK_IDENTIFIER, build_folder, write_identifiers
-from utils.errors import UserError, exit_on_user_error
-
-PLUS, EQUALS = 11, 12
-VOCAB_SIZE = 13
-MAX_DIGITS = 9  # pairs of longer operands cannot be numbered in 64 bits
-
-
-class Config(BaseModel, extra="forbid"):
-    """Options of the arithmetic builder."""
-
-    output_dir: str = "data/arithmetic"
-    """Folder of the data set."""
-    digits: int = 4
-    """Digits of an operand, 1 to 9."""
-    train_size: int = 10000
-    """Number of training examples."""
-    test_size: int = 1000
-    """Number of test examples."""
-    seed: int = 0
-    """Seed of all random choices."""
-    overwrite: bool = False
-    """Replace an output folder that is not empty."""
-
-
-def build(config: Config) -> None:
-    """Build the data set that `config` describes.
-
-    Raises:
-        UserError: an option is wrong, or the output folder is not empty.
-    """
-    check_at_least(0, seed=config.seed)
-    check_at_least(1, digits=config.digits, train_size=config.train_size, test_size=config.test_size)
-    if config.digits > MAX_DIGITS:
-        raise UserError(f"--digits {config.digits}: allowed are 1 to {MAX_DIGITS}.")
-    total, pairs = config.train_size + config.test_size, 10**config.digits * (10**config.digits + 1) // 2
-    if total > pairs:
-        raise UserError(
-            f"--train-size {config.train_size} --test-size {config.test_size}: operands of {config.digits} digits make "
-            f"{pairs} pairs. Ask for fewer examples, or for more --digits."
-        )
-    rng = np.random.default_rng(config.seed)
-    operands = rng.permuted(_pairs(rng.choice(pairs, total, replace=False)), axis=1)
-    inputs, labels = encode(operands, config.digits)
-    with build_folder(config.output_dir, config.overwrite) as root:
-        for split, rows in (("test", slice(config.test_size)), ("train", slice(config.test_size, None))):
-            ones = np.ones(len(inputs[rows]), np.int64)
-            write_question_answers(root / split, inputs[rows], labels[rows], ones, VOCAB_SIZE, "arithmetic")
-        write_identifiers(root, [BLANK_IDENTIFIER])
-    print(
-        f"{config.output_dir}: {config.train_size} training and {config.test_size} test additions "
-        f"of {config.digits} digits, {total} of {pairs} pairs of operands used"
-    )
-
-
-def encode(operands: np.ndarray, digits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of the additions of operands [n, 2] below 10**digits: inputs and labels, uint8 [n, 3 * digits + 3]."""
-    n = len(operands)
-    plus, equals = np.full((n, 1), PLUS, np.uint8), np.full((n, 1), EQUALS, np.uint8)
-    a, b = (_digits(column, digits) for column in operands.T)
-    question = np.concatenate([a, plus, b, equals], axis=1)
-    answer = _digits(operands.sum(axis=1), digits + 1)
-    return (
-        np.concatenate([question, np.zeros_like(answer)], axis=1),
-        np.concatenate([np.zeros_like(question), answer], axis=1),
-    )
-
-
-def _digits(numbers: np.ndarray, width: int) -> np.ndarray:
-    """Tokens of numbers [n] with leading zeros: uint8 [n, width]."""
-    return (numbers[:, None] // 10 ** np.arange(width - 1, -1, -1) % 10 + 1).astype(np.uint8)
-
-
-def _pairs(index: np.ndarray) -> np.ndarray:
-    """The unordered pairs [n, 2] that are number `index` [n] in the list (0,0), (0,1), (1,1), (0,2), ..."""
-    high = ((np.sqrt(8.0 * index + 1) - 1) / 2).astype(np.int64)
-    # The square root of a large number is rounded: it can be one off either way.
-    high -= high * (high + 1) // 2 > index
-    high += (high + 1) * (high + 2) // 2 <= index
-    return np.stack([index - high * (high + 1) // 2, high], axis=1)
-
-
-def main() -> None:
-    """Command line."""
-    exit_on_user_error(lambda: build(tyro.cli(Config, description=__doc__)))
-
+__all__ = ["Config", "build", "main"]
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """Random numbers as a pure function of (seed, row, column): the same bits on every device.
 
-A generator with a state would make a row's numbers depend on the rows drawn before it, and differ between devices.
+With a stateful generator, the numbers of a row would depend on the rows drawn before it, and differ between devices.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def _signed(bits: int) -> int:
-    """64 bits as the int64 of the same bits."""
+    """Reinterpret 64 unsigned bits as an int64."""
     return bits - (1 << 64) if bits >> 63 else bits
 
 
@@ -18,29 +18,29 @@ _STEP, _FIRST, _SECOND = (_signed(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE
 
 
 def seed_of(*entropy: int) -> int:
-    """One int64 seed of several whole numbers >= 0, such as (seed, what for, step); zeros at the end do not count."""
+    """One int64 seed from several integers >= 0, such as (seed, stream, step); trailing zeros make no difference."""
     return _signed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
 
 def random_words(seed: int, rows: Tensor, columns: int) -> Tensor:
-    """Uniform whole numbers in 0..2**63 - 1: int64 [n, columns], each row a splitmix64 stream of its own.
+    """Uniform integers in 0..2**63 - 1: int64 [n, columns] on the device of `rows`; each row is a splitmix64 stream.
 
     Args:
         seed: an int64, see `seed_of`.
-        rows: int64 [n], which rows; the device of the result.
-        columns: numbers of a row.
+        rows: int64 [n], the indices of the rows.
+        columns: number of integers per row.
     """
-    streams = _mixed(rows * _STEP + seed)[:, None]
-    return _shifted(_mixed(streams + torch.arange(1, columns + 1, device=rows.device) * _STEP), 1)
+    streams = _mix(rows * _STEP + seed)[:, None]
+    return _shift_right(_mix(streams + torch.arange(1, columns + 1, device=rows.device) * _STEP), 1)
 
 
-def _mixed(x: Tensor) -> Tensor:
-    """The finaliser of splitmix64; int64 products wrap around, as there."""
-    x = (x ^ _shifted(x, 30)) * _FIRST
-    x = (x ^ _shifted(x, 27)) * _SECOND
-    return x ^ _shifted(x, 31)
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of splitmix64; int64 products wrap around, as the unsigned ones of splitmix64 do."""
+    x = (x ^ _shift_right(x, 30)) * _FIRST
+    x = (x ^ _shift_right(x, 27)) * _SECOND
+    return x ^ _shift_right(x, 31)
 
 
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    """`x` >> `bits` as if it had no sign."""
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical (unsigned) shift of `x` to the right."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)

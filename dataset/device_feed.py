@@ -1,4 +1,4 @@
-"""Training batches on the device: gathered from tokens that stay there if they fit, else loaded ahead of the step."""
+"""Training batches on the device: gathered from resident tokens if they fit, else loaded ahead of the step."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -12,22 +12,22 @@ from dataset.puzzle_dataset import TrainBatches
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError
 
-_SHARE = 4  # `auto` takes at most one part in so many of the free memory
-_BYTES_AT_ONCE = 1 << 26  # moved to the device together
+_SHARE = 4  # `auto` uses at most 1 / _SHARE of the free memory
+_BYTES_AT_ONCE = 1 << 26  # size of the parts that are copied to the device
 
 
 def device_batches(
     batches: TrainBatches, steps: Iterable[int], device: torch.device, resident: bool, workers: int
 ) -> Iterator[dict[str, Tensor]]:
-    """The batches of `steps` as tensors on `device`, the same bits either way.
+    """The batches of `steps` as tensors on `device`, with the same bits whether `resident` or not.
 
     Args:
-        batches: what to train on.
-        steps: which batches, in this order.
-        device: where they go.
-        resident: keep all tokens on the device, so that a batch is an index and an augmentation there; else it is
-            loaded, and augmented, on the host.
-        workers: processes that load ahead, where not resident.
+        batches: the training batches.
+        steps: steps to yield batches for, in this order.
+        device: device of the result.
+        resident: keep all tokens on the device, and gather and augment each batch there; otherwise load and augment
+            it on the host.
+        workers: number of processes that load ahead if not resident.
     """
     if resident:
         tokens = ResidentTokens(batches, device)
@@ -35,7 +35,7 @@ def device_batches(
             yield tokens.batch(step)
         return
     loader = DataLoader(
-        batches,  # pyright: ignore[reportArgumentType]  # a map-style data set: batches by step
+        batches,  # pyright: ignore[reportArgumentType]  # a map-style data set whose keys are steps
         sampler=steps,
         batch_size=None,
         num_workers=workers,
@@ -46,10 +46,10 @@ def device_batches(
 
 
 class ResidentTokens:
-    """All examples of a `TrainBatches` on a device, and its batches gathered from them."""
+    """Holds all examples of a `TrainBatches` on a device and gathers its batches there."""
 
     def __init__(self, batches: TrainBatches, device: torch.device):
-        """Copy the examples, a part at a time."""
+        """Copy the examples to `device`, in parts."""
         self.batches, self.device = batches, device
         total, dtype = sum(len(shard.inputs) for shard, _ in batches.shards), _token_dtype(batches)
         self._columns: dict[str, Tensor] = {}
@@ -76,7 +76,7 @@ class ResidentTokens:
                 first += len(inputs)
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """The batch of `step`, bit for bit that of the `TrainBatches`."""
+        """The batch of `step`, bit for bit the same as that of the `TrainBatches`."""
         examples = torch.from_numpy(self.batches.examples(step)).to(self.device, non_blocking=True)
         rows = {name: values[examples] for name, values in self._columns.items()}
         labels = rows["labels"].int()
@@ -86,10 +86,10 @@ class ResidentTokens:
 
 
 def stays_on_device(setting: bool | Literal["auto"], batches: TrainBatches, device: torch.device) -> tuple[bool, str]:
-    """(whether to keep the tokens on the device, reason). `auto`: on CUDA where they take a quarter of what is free.
+    """(whether to keep the tokens on the device, reason). `auto`: on CUDA, if a quarter of the free memory is enough.
 
     Raises:
-        UserError: they were asked for and do not fit.
+        UserError: the setting is True, but the tokens do not fit.
     """
     if setting is False:
         return False, "as asked"
@@ -103,7 +103,7 @@ def stays_on_device(setting: bool | Literal["auto"], batches: TrainBatches, devi
 
 
 def bytes_of(batches: TrainBatches) -> int:
-    """What the tokens of `batches` take on a device."""
+    """Device memory that the tokens of `batches` need, in bytes."""
     examples = sum(len(shard.inputs) for shard, _ in batches.shards)
     width = np.dtype(_token_dtype(batches)).itemsize
     prepared = batches.augmentation is not None and batches.augmentation.prepares
@@ -111,5 +111,5 @@ def bytes_of(batches: TrainBatches) -> int:
 
 
 def _token_dtype(batches: TrainBatches) -> type[np.integer]:
-    """uint8, as the builders write it, or int32 where some shard is of another kind."""
+    """uint8, as the builders write it, or int32 if any shard has another dtype."""
     return np.uint8 if all(t.dtype == np.uint8 for s, _ in batches.shards for t in (s.inputs, s.labels)) else np.int32

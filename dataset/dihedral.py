@@ -1,9 +1,8 @@
-"""The eight symmetries of the square, numbered as the published data sets number them."""
+"""The eight symmetries of the square, numbered as in the published data sets."""
 
 import numpy as np
 
-# Identity, three rotations, the two flips, transpose, and the flip of a rotation are their own inverses
-# except for the quarter turns, which undo each other.
+# Every symmetry is its own inverse, except the two quarter turns 1 and 3, which undo each other.
 DIHEDRAL_INVERSE = (0, 3, 2, 1, 4, 5, 6, 7)
 
 
@@ -11,7 +10,10 @@ def dihedral_transform(grid: np.ndarray, transform: int) -> np.ndarray:
     """Apply symmetry 0..7 to the two leading axes of `grid`.
 
     0 identity; 1, 2, 3 quarter turns counter-clockwise (`np.rot90`); 4 flip left-right; 5 flip up-down;
-    6 transpose; 7 flip left-right of one quarter turn (the anti-transpose).
+    6 transpose; 7 one quarter turn, then flip left-right (the anti-transpose).
+
+    Raises:
+        ValueError: there is no such transform.
     """
     match transform:
         case 0:

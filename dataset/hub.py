@@ -1,6 +1,6 @@
-"""Files from the Hugging Face hub, with an error that says what to do without it.
+"""Files from the Hugging Face hub, with errors that say what to do if the hub cannot be reached.
 
-The client is imported where it is used: a slow import, of no use to those who have their files at hand.
+The client is imported only where it is used, because the import is slow and local files do not need it.
 """
 
 from collections.abc import Iterator
@@ -13,15 +13,16 @@ from utils.errors import UserError
 
 @contextmanager
 def reaching_hub(what: str, otherwise: str) -> Iterator[None]:
-    """Turn what goes wrong with the hub inside the block into a `UserError`.
+    """Turn errors of the hub inside the block into a `UserError`.
 
     Args:
-        what: what is wanted, the beginning of the message.
-        otherwise: what to do instead, the end of the message, without its full stop.
+        what: what is being downloaded; the start of the message.
+        otherwise: what to do instead; the end of the message, without a full stop.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    # Lost connections are errors of the HTTP client, which differs from version to version of the hub's.
+    # A lost connection raises an error of the HTTP client, and which client that is depends on the version of the hub
+    # package.
     client_errors = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]
     try:
         yield
@@ -35,10 +36,10 @@ def reaching_hub(what: str, otherwise: str) -> Iterator[None]:
 def hub_file(
     repo: str, file: str, otherwise: str, repo_type: Literal["model", "dataset"], folder: Path | None = None
 ) -> Path:
-    """The local copy of a file of `repo`, downloaded where needed: into `folder`, or into the hub's own cache.
+    """The local copy of a file of `repo`, downloaded if needed into `folder`, or by default into the cache of the hub.
 
     Raises:
-        UserError: it cannot be downloaded; the message ends in `otherwise`.
+        UserError: the file cannot be downloaded; the message ends with `otherwise`.
     """
     from huggingface_hub import hf_hub_download
 

@@ -1,14 +1,14 @@
-"""Batches of puzzles, as pure functions of (seed, step, rank): there is no loader state to save.
+"""Batches of puzzles as pure functions of (seed, step, rank), so there is no loader state to save.
 
 `TrainBatches` and `EvalBatches` are map-style data sets whose items are whole batches of numpy arrays (`device_feed`
-brings them to a device):
+moves them to a device):
 
     inputs              int32 [batch, seq_len]
-    labels              int32 [batch, seq_len], IGNORE_LABEL_ID where nothing is asked
+    labels              int32 [batch, seq_len], IGNORE_LABEL_ID where there is no label
     puzzle_identifiers  int32 [batch], rows of the puzzle embedding
 
 With several processes, rank r gets rows [r * local, (r + 1) * local) of the global batch, so the number of processes
-does not change what is trained on.
+does not change the training data.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset.augment import Augmentation
+from dataset.augmentation import Augmentation
 from dataset.counter_random import seed_of
 from dataset.shards import (
     BLANK_IDENTIFIER,
@@ -31,31 +31,29 @@ from dataset.shards import (
 )
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError
+from utils.random_streams import Stream
 
 Batch = dict[str, np.ndarray]
-
-# what a random stream is for, so that no two share their numbers
-_EPOCH, _AUGMENTATION, _SUBSET = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Source:
-    """One split of one data set, and where its puzzle identifiers lie in the embedding table."""
+    """One split of one data set, and the rows of its puzzle identifiers in the embedding table."""
 
     root: Path
     metadata: PuzzleDatasetMetadata
     shards: tuple[Shard, ...]
-    table_ids: np.ndarray  # int32 [num_puzzle_identifiers]: own id -> table id
+    table_ids: np.ndarray  # int32 [num_puzzle_identifiers]: the data set's own id -> row of the table
 
 
 class PuzzleSplit:
-    """A split of one or several data sets that agree in vocabulary and length.
+    """A split of one or several data sets with the same vocabulary and sequence length.
 
-    The puzzles of all data sets share one embedding table: the blank identifier is row 0 of it for all; the others
-    follow, data set by data set, so a single data set keeps its own numbering.
+    The puzzles of all data sets share one embedding table. Row 0 is the blank identifier of all data sets; the other
+    identifiers follow, one data set after another, so a single data set keeps its own numbering.
 
     Raises:
-        UserError: a data set is missing or broken, or they do not fit together.
+        UserError: a data set is missing or damaged, or the data sets do not fit together.
     """
 
     def __init__(
@@ -66,8 +64,8 @@ class PuzzleSplit:
         Args:
             roots: data set folders.
             split: "train" or "test".
-            like: take the table ids of that split instead of assigning new ones, by folder or else by name.
-            check_tokens: read all tokens to see that they are in the vocabulary; one of several processes is enough.
+            like: a split whose table ids to reuse instead of assigning new ones; matched by folder, else by name.
+            check_tokens: read all tokens and check that they are in the vocabulary; one process has to do this.
         """
         if not roots:
             raise UserError("data_paths is empty: give at least one data set folder, for example data_paths=[data/x].")
@@ -96,7 +94,7 @@ class PuzzleSplit:
 
     @property
     def examples_per_epoch(self) -> float:
-        """Examples that one epoch takes: every group once, one puzzle of it."""
+        """Mean number of examples in an epoch, which takes one puzzle from every group."""
         return sum(s.metadata.total_groups * s.metadata.mean_puzzle_examples for s in self.sources)
 
     def _ids_for(self, root: Path, metadata: PuzzleDatasetMetadata) -> np.ndarray:
@@ -143,12 +141,12 @@ def _gather(shard: Shard, source: Source, examples: np.ndarray) -> Batch:
 
 
 class TrainBatches:
-    """Training batches by step, from 1 on.
+    """Training batches by step, counted from 1.
 
-    An epoch visits every group once in random order, takes one random puzzle of it, and that puzzle's examples in
-    random order. The epochs follow one another without a gap, and batch n is the n-th run of `global_batch_size` rows.
-    (The published loader drops those examples of a puzzle that do not fit in a batch. Here they open the next one;
-    so a step's rows can be computed without walking through all the steps before.)
+    An epoch visits every group once in random order, takes one random puzzle from it, and yields the examples of that
+    puzzle in random order. Epochs follow each other without a gap, and batch n is the n-th run of `global_batch_size`
+    rows. (The published loader drops the examples of a puzzle that do not fit in a batch. Here they begin the next
+    batch, so the rows of a step can be computed without going through all previous steps.)
     """
 
     def __init__(
@@ -181,7 +179,7 @@ class TrainBatches:
                 f"{[str(s.root) for s in split.sources]}: split {split.split!r} has no groups, or a group or puzzle "
                 "without examples. Build the data set again."
             )
-        # Where all puzzles of a group have equally many examples, an epoch's length is known without drawing it.
+        # If the puzzles of each group all have the same number of examples, all epochs have the same length.
         first = self._sizes[self._group_first]
         group_of_puzzle = np.repeat(np.arange(len(self._group_count)), self._group_count)
         same = np.array_equal(self._sizes, first[group_of_puzzle])
@@ -194,29 +192,29 @@ class TrainBatches:
         batch = self._load(self.examples(step))
         if self.augmentation is not None:
             inputs, labels = batch["inputs"], batch["labels"]
-            found = self.augmentation.prepare(inputs, labels)
-            prepared = None if found is None else torch.from_numpy(found)
-            new = self.augmented(step, torch.from_numpy(inputs), torch.from_numpy(labels), prepared)
+            prepared = self.augmentation.prepare(inputs, labels)
+            prepared_tensor = None if prepared is None else torch.from_numpy(prepared)
+            new = self.augmented(step, torch.from_numpy(inputs), torch.from_numpy(labels), prepared_tensor)
             batch["inputs"], batch["labels"] = (tokens.numpy() for tokens in new)
         return batch
 
     def examples(self, step: int) -> np.ndarray:
-        """The examples of this rank's rows of the batch of `step`: int64 [rows], counted through all shards."""
+        """The examples in this rank's rows of the batch of `step`: int64 [rows], numbered across all shards."""
         return self._examples(step)[self.rows]
 
     def augmented(self, step: int, inputs: Tensor, labels: Tensor, prepared: Tensor | None) -> tuple[Tensor, Tensor]:
-        """This rank's rows of the batch of `step` as they are to be trained on, on the device where they are.
+        """The augmented inputs and labels of this rank's rows of the batch of `step`, on the device of the arguments.
 
         Args:
-            step: of the batch.
+            step: the step of the batch.
             inputs, labels: tokens [rows, seq_len] of `examples(step)`.
-            prepared: what the augmentation's `prepare` found for them.
+            prepared: the result of `Augmentation.prepare` for them.
         """
         if self.augmentation is None:
             return inputs, labels
-        # by their place in the global batch, so that a row's augmentation does not depend on the number of ranks
+        # indices in the global batch, so that the augmentation of a row does not depend on the number of ranks
         rows = torch.arange(self.rows.start, self.rows.stop, device=inputs.device)
-        draws = self.augmentation.draw(seed_of(self.seed, _AUGMENTATION, step), rows)
+        draws = self.augmentation.draw(seed_of(self.seed, Stream.AUGMENTATION, step), rows)
         return self.augmentation.apply(inputs, labels, prepared, draws)
 
     def _examples(self, step: int) -> np.ndarray:
@@ -242,15 +240,15 @@ class TrainBatches:
         return epoch, position - (self._epoch_ends[epoch - 1] if epoch else 0)
 
     def _rng(self, epoch: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, _EPOCH, epoch))
+        return np.random.default_rng((self.seed, Stream.EPOCH, epoch))
 
     def _draw_puzzles(self, rng: np.random.Generator) -> np.ndarray:
-        """One random puzzle of every group, the groups in random order."""
+        """One random puzzle from every group, in random order."""
         puzzles = self._group_first + rng.integers(0, self._group_count)
         return rng.permutation(puzzles)
 
     def _epoch_rows(self, epoch: int) -> np.ndarray:
-        """Examples of `epoch` in their order; those of the two latest epochs are kept."""
+        """Examples of `epoch` in their order; the two latest epochs are cached."""
         if epoch not in self._cached_epochs:
             self._cached_epochs = {e: rows for e, rows in self._cached_epochs.items() if e == epoch - 1}
             self._cached_epochs[epoch] = self._draw_epoch_rows(epoch)
@@ -283,10 +281,10 @@ class TrainBatches:
 
 
 class EvalBatches:
-    """All examples of one set once, in order; the last batch may be shorter, nothing is padded.
+    """Every example of one set once, in order. The last batch may be shorter; there is no padding.
 
-    Batches also hold `own_identifiers` (int32 [batch], the data set's own puzzle ids) and `example_index`
-    (int64 [batch], the place in the set), which evaluators use.
+    For evaluators, batches also hold `own_identifiers` (int32 [batch], the puzzle ids of the data set itself) and
+    `example_index` (int64 [batch], the index in the set).
     """
 
     def __init__(
@@ -306,14 +304,14 @@ class EvalBatches:
         self.rows = slice(rank * local, (rank + 1) * local)
         self.examples = np.arange(len(shard.inputs))
         if max_examples is not None and max_examples < len(self.examples):
-            rng = np.random.default_rng((seed, _SUBSET))
+            rng = np.random.default_rng((seed, Stream.SUBSET))
             self.examples = np.sort(rng.choice(self.examples, max_examples, replace=False))
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.global_batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        """This rank's rows of batch `index` >= 0; it may have none in the last batch."""
+        """This rank's rows of batch `index` >= 0; the last batch may have no rows for this rank."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         start = index * self.global_batch_size

@@ -1,7 +1,7 @@
-"""Data sets of one question and one answer per puzzle: read from CSV, written in the published layout.
+"""Data sets with one question and one answer per puzzle: read from CSV files, written in the published layout.
 
-The CSV files `train.csv` and `test.csv` have the header `source,question,answer,rating` and one puzzle to a row, as
-sapientinc/sudoku-extreme and sapientinc/maze-30x30-hard-1k on Hugging Face have them.
+The CSV files `train.csv` and `test.csv` have the header `source,question,answer,rating` and one puzzle per row, like
+those of sapientinc/sudoku-extreme and sapientinc/maze-30x30-hard-1k on Hugging Face.
 """
 
 import csv
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from dataset.hub import hub_file
-from dataset.shards import PuzzleDatasetMetadata, Task, write_split
+from dataset.shards import PuzzleDatasetMetadata, write_split
 from utils.errors import UserError
 
 HEADER = ["source", "question", "answer", "rating"]
@@ -29,20 +29,20 @@ class QuestionAnswers:
     path: Path
     questions: np.ndarray  # uint8 [n, length]
     answers: np.ndarray  # uint8 [n, length]
-    lines: np.ndarray  # [n], line of the file that each row ends on
+    lines: np.ndarray  # [n], line of the file on which each row ends
 
     def refuse(self, bad: np.ndarray, what: str) -> None:
-        """Raise a `UserError` for the first row where `bad`, [n] or [n, length], is true, if any."""
+        """Raise a `UserError` for the first row in which `bad`, bool [n] or [n, length], is true, if there is one."""
         if bad.any():
             row = np.argwhere(bad)[0, 0]
             raise UserError(f"{self.path} line {self.lines[row]}: {what}. Mend the row or leave it out.")
 
 
 def find_csv(source: str, split: Split) -> Path:
-    """`{source}/{split}.csv` where `source` is a local folder, or that file of the Hugging Face data set `source`.
+    """The file `{split}.csv` in the local folder `source`, or else in the Hugging Face data set `source`.
 
     Raises:
-        UserError: it is not there, or cannot be downloaded.
+        UserError: the file does not exist, or cannot be downloaded.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -59,13 +59,16 @@ def find_csv(source: str, split: Split) -> Path:
 
 
 def read_csv(path: Path, length: int, hint: str, min_rating: int | None = None) -> QuestionAnswers:
-    """The rows of `path` with at least `min_rating`, questions and answers of `length` characters.
+    """The rows of `path` with a rating of at least `min_rating`.
 
     Args:
-        hint: what to do about another length, for the message.
+        path: the CSV file.
+        length: number of characters of every question and answer.
+        hint: advice for rows of another length, for the error message.
+        min_rating: lowest rating to keep; None keeps all rows.
 
     Raises:
-        UserError: the file or a row of it is malformed; names file and line.
+        UserError: the file or one of its rows is malformed; the message gives file and line.
     """
     questions, answers, lines = bytearray(), bytearray(), []
     try:
@@ -105,27 +108,27 @@ def _rating(text: str, where: str) -> int:
 
 
 def not_among(keys: Sequence[bytes], others: Sequence[bytes]) -> np.ndarray:
-    """Positions of the `keys` that `others` lacks."""
+    """Positions int64 [m] of the `keys` that are not among `others`."""
     known = set(others)
     return np.array([i for i, key in enumerate(keys) if key not in known], np.int64)
 
 
 def subsample(n: int, size: int | None, rng: np.random.Generator) -> np.ndarray:
-    """`size` positions out of n, each set as likely, in rising order; all n if `size` is None or not below n."""
+    """A uniform random subset of `size` of the positions 0..n-1, sorted; all n if `size` is None or at least n."""
     if size is None or size >= n:
         return np.arange(n)
     return np.sort(rng.permutation(n)[:size])
 
 
 def check_at_least(low: int, **options: int | None) -> None:
-    """Raise a `UserError` for the first option (by its Python name) that is given and below `low`."""
+    """Raise a `UserError` for the first option (given by its Python name) that is not None and below `low`."""
     for name, value in options.items():
         if value is not None and value < low:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {low}.")
 
 
 def refuse_changed(config: BaseModel, names: Sequence[str], why: str) -> None:
-    """Raise a `UserError` for the first option among `names` that differs from its default and would go unheeded."""
+    """Raise a `UserError` for the first option in `names` that is not at its default, but would have no effect."""
     for name in names:
         value = getattr(config, name)
         if value != type(config).model_fields[name].default:
@@ -133,17 +136,17 @@ def refuse_changed(config: BaseModel, names: Sequence[str], why: str) -> None:
 
 
 def write_question_answers(
-    folder: Path, inputs: np.ndarray, labels: np.ndarray, group_sizes: np.ndarray, vocab_size: int, task: Task
+    folder: Path, inputs: np.ndarray, labels: np.ndarray, group_sizes: np.ndarray, vocab_size: int, task: str
 ) -> None:
-    """Write one split, each example a puzzle of its own and no puzzle with an identifier.
+    """Write one split in which each example is a puzzle of its own, and all puzzles have the blank identifier.
 
     Args:
-        folder: where the split goes.
-        inputs: tokens [examples, seq_len], the members of a group in a row.
-        labels: tokens [examples, seq_len], 0 where there is nothing to learn.
-        group_sizes: number of examples of each group [groups]: a puzzle and its augmented copies.
-        vocab_size: number of tokens, padding included.
-        task: what the grids show.
+        folder: the folder of the split.
+        inputs: tokens [examples, seq_len], with the members of a group next to each other.
+        labels: tokens [examples, seq_len], 0 where there is no label.
+        group_sizes: number of examples in each group [groups]: a puzzle and its augmented copies.
+        vocab_size: number of tokens, including padding.
+        task: name of the task, see `dataset.tasks`.
     """
     n = len(inputs)
     arrays = {

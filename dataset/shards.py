@@ -1,8 +1,8 @@
-"""The shard format of puzzle data sets: what builders write and `puzzle_dataset` reads.
+"""The shard format of puzzle data sets, which builders write and `puzzle_dataset` reads.
 
-    {root}/identifiers.json                 list, puzzle id -> name, "<blank>" at 0
+    {root}/identifiers.json                 list of names by puzzle id; id 0 is "<blank>"
     {root}/{train,test}/dataset.json        PuzzleDatasetMetadata
-    {root}/{train,test}/{set}__inputs.npy   uint8 [examples, seq_len], grids row by row
+    {root}/{train,test}/{set}__inputs.npy   uint8 [examples, seq_len], grids in row-major order
                         {set}__labels.npy   uint8 [examples, seq_len]
                         {set}__puzzle_identifiers.npy   int32 [puzzles]
                         {set}__puzzle_indices.npy       int32 [puzzles + 1], offsets into the examples
@@ -18,19 +18,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dataset.tasks import build_commands, check_task_name
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError
 
 BLANK_IDENTIFIER = "<blank>"
 ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
-_VALUES_PER_CHECK = 1 << 26  # token values looked at together, to bound memory on memory-mapped shards
-
-Task = Literal["sudoku", "maze", "arc", "arithmetic"]
+_VALUES_PER_CHECK = 1 << 26  # token values checked at once, to bound memory use with memory-mapped shards
 
 
 class PuzzleDatasetMetadata(BaseModel):
@@ -48,7 +47,7 @@ class PuzzleDatasetMetadata(BaseModel):
     mean_puzzle_examples: float
     total_puzzles: int | None = None  # absent in older files
     sets: list[str] = Field(min_length=1)
-    task: Task | None = None  # ours: what the grids show; published files lack it, see `task_of`
+    task: str | None = None  # name of the task; an addition that published files lack, see `dataset.tasks.task_of`
 
 
 @dataclass(frozen=True)
@@ -64,23 +63,15 @@ class Shard:
     folder: Path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Sent to another process, a shard is opened there anew: pickling a memory-mapped array would copy it whole."""
+        """Pickle only folder and name, and reopen the files when unpickling: a pickled memory map is a full copy."""
         return _open_shard, (self.folder, self.name)
-
-
-def task_of(metadata: PuzzleDatasetMetadata) -> Task | None:
-    """What the grids show: as recorded, or guessed from the published shapes, or None."""
-    if metadata.task is not None:
-        return metadata.task
-    published: dict[tuple[int, int], Task] = {(81, 11): "sudoku", (900, 6): "maze", (900, 12): "arc", (36, 8): "sudoku"}
-    return published.get((metadata.seq_len, metadata.vocab_size))
 
 
 @contextmanager
 def build_folder(output_dir: Path | str, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder that becomes `output_dir` when the block ends without an error.
+    """A temporary folder that becomes `output_dir` if the block ends without an error.
 
-    An interrupted build leaves no half-written data set behind, and an existing one is replaced only when asked.
+    So an interrupted build leaves no partial data set behind. An existing data set is replaced only with `overwrite`.
 
     Raises:
         UserError: `output_dir` exists, is not empty, and `overwrite` is false.
@@ -88,7 +79,7 @@ def build_folder(output_dir: Path | str, overwrite: bool = False) -> Iterator[Pa
     output_dir = Path(output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())) and not overwrite:
         raise UserError(f"{output_dir} exists and is not empty. Choose another --output-dir, or pass --overwrite.")
-    output_dir = output_dir.resolve()  # of a link, what it points to is replaced
+    output_dir = output_dir.resolve()  # for a symbolic link, replace its target
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = output_dir.parent / f".{output_dir.name}.building-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -105,7 +96,7 @@ def build_folder(output_dir: Path | str, overwrite: bool = False) -> Iterator[Pa
 
 
 def write_metadata(folder: Path, metadata: PuzzleDatasetMetadata) -> None:
-    """Write `dataset.json`; `task` is left out where unknown, so published files come out byte for byte."""
+    """Write `dataset.json`, without `task` if it is None, so that the bytes equal those of published files."""
     fields = metadata.model_dump()
     if fields["task"] is None:
         del fields["task"]
@@ -116,7 +107,17 @@ def write_metadata(folder: Path, metadata: PuzzleDatasetMetadata) -> None:
 def write_split(
     folder: Path, arrays: Mapping[str, np.ndarray], metadata: PuzzleDatasetMetadata, set_name: str = "all"
 ) -> None:
-    """Write one split: `arrays` has the five names of `ARRAYS`; tokens are stored as uint8, indices as int32."""
+    """Write one split.
+
+    Args:
+        folder: the folder of the split.
+        arrays: the five arrays named in `ARRAYS`; tokens are stored as uint8, all others as int32.
+        metadata: the content of `dataset.json`.
+        set_name: name of the set, the prefix of the file names.
+
+    Raises:
+        ValueError: the names of the arrays are wrong.
+    """
     if set(arrays) != set(ARRAYS):
         raise ValueError(f"arrays {sorted(arrays)}: expected exactly {sorted(ARRAYS)}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +128,11 @@ def write_split(
 
 
 def write_identifiers(root: Path, names: list[str]) -> None:
-    """Write `identifiers.json`; `names[0]` must be the blank identifier."""
+    """Write `identifiers.json`.
+
+    Raises:
+        ValueError: `names[0]` is not the blank identifier.
+    """
     if not names or names[0] != BLANK_IDENTIFIER:
         raise ValueError(f"identifiers must start with {BLANK_IDENTIFIER!r}, got {names[:1]}")
     with (root / "identifiers.json").open("w") as file:
@@ -138,23 +143,29 @@ def load_metadata(root: Path | str, split: str) -> PuzzleDatasetMetadata:
     """Read `{root}/{split}/dataset.json`.
 
     Raises:
-        UserError: the file is missing or malformed.
+        UserError: the file is missing or malformed, or names an unknown task.
     """
     path = Path(root) / split / "dataset.json"
     try:
-        return PuzzleDatasetMetadata.model_validate_json(path.read_text())
+        metadata = PuzzleDatasetMetadata.model_validate_json(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{path} is missing: {root} is not a data set with a {split!r} split. "
-            "Build one with `python -m dataset.build_sudoku_dataset`, `dataset.build_maze_dataset`, "
-            "`dataset.build_arithmetic_dataset` or `dataset.build_arc_dataset` (each has --help)."
+            f"Build one, for example with (each has --help)\n{build_commands(str(root))}"
         ) from None
     except (ValidationError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a dataset.json: {error}. Build the data set again.") from None
+    if metadata.task is not None:
+        check_task_name(metadata.task, f"{path}: task")
+    return metadata
 
 
 def load_identifiers(root: Path | str) -> list[str] | None:
-    """Read `identifiers.json`, or None where the data set has none (some published copies)."""
+    """Read `identifiers.json`; None if the data set has no such file, like some published copies.
+
+    Raises:
+        UserError: the file is not a JSON list of names.
+    """
     path = Path(root) / "identifiers.json"
     if not path.exists():
         return None
@@ -170,10 +181,10 @@ def load_identifiers(root: Path | str) -> list[str] | None:
 def load_shard(
     root: Path | str, split: str, set_name: str, metadata: PuzzleDatasetMetadata, check_tokens: bool = True
 ) -> Shard:
-    """Memory-map one set and check it against its metadata; the tokens, which have to be read, with `check_tokens`.
+    """Memory-map one set and check it against its metadata. `check_tokens` also checks all tokens, which reads them.
 
     Raises:
-        UserError: a file is missing, truncated, of another shape, or holds values out of range; names the file.
+        UserError: a file is missing or truncated, or has the wrong shape or values out of range; names the file.
     """
     shard = _open_shard(Path(root) / split, set_name)
     _check(shard, metadata, check_tokens)
@@ -236,7 +247,7 @@ def _check(shard: Shard, metadata: PuzzleDatasetMetadata, check_tokens: bool) ->
 
 
 def _value_range(array: np.ndarray, skip: int | None) -> tuple[int, int]:
-    """(smallest, largest) value other than `skip`, read in chunks."""
+    """(smallest, largest) value other than `skip`, computed in chunks; the range always includes 0."""
     rows = max(1, _VALUES_PER_CHECK // max(1, array.shape[1]))
     low = high = 0
     for start in range(0, len(array), rows):

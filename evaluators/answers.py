@@ -1,14 +1,14 @@
-"""Answers of a model to batches of examples, computed in a batch that stays full.
+"""A model's answers to batches of examples, computed in slots that are refilled as examples finish.
 
-A batch is a set of slots (`models.act`). An example that has finished leaves its slot, and the next one that waits
-takes it, so a forward pass computes on unfinished examples only. When none waits any more, the slots become fewer.
-Batches come out whole and in their order, whatever finished first.
+A batch is a set of slots (`models.act`). An example that has finished leaves its slot to the next waiting example, so a
+forward pass computes only on unfinished examples. When no example is waiting, the number of slots shrinks. Batches come
+out whole and in order, whichever examples finish first.
 """
 
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,22 +19,22 @@ from models.losses import ACTLossHead, Score
 
 MODEL_INPUTS = ("inputs", "labels", "puzzle_identifiers")
 PREDICTIONS = ("preds", "logits", "q_halt_logits", "q_continue_logits", "steps")
-_SMALLEST_PART = 8  # with fixed sizes, the slots become fewer by halves down to this part of them
+_SMALLEST_PART = 8  # with fixed sizes, the number of slots is halved, down to one part in this many
 
 
 @dataclass(frozen=True)
 class HaltRule:
     """When an example may stop before its last step.
 
-    The halting head says after each step how sure it is that the answer is right. By itself it is too sure of early
-    answers, the more so the fewer steps it was trained with; that one more step changes nothing confirms them. The rule
-    looks at nothing but the model, so it serves any task. Where an answer has tokens that no label ever asked for, such
-    as those outside an ARC grid, these may keep changing; then a high threshold alone is the better rule.
+    After each step the halting head gives the probability that the answer is right. On its own it is overconfident
+    about early answers, the more so the fewer steps it was trained with; an answer that one more step leaves unchanged
+    is confirmed. The rule looks only at the model, so it works for any task. Tokens that no label ever covers, such as
+    those outside an ARC grid, may keep changing; for such answers a high threshold alone is the better rule.
 
     Attributes:
-        threshold: probability, 0 to below 1, that the halting head must exceed. At 0.5 it is the published
-            q_halt > 0, or q_halt > q_continue.
-        unchanged: also ask that the answer, in all its tokens, is that of the step before.
+        threshold: probability in [0, 1) that the halting head must exceed. 0.5 is the published rule q_halt > 0, or
+            q_halt > q_continue.
+        unchanged: also require that every token of the answer is the same as after the previous step.
     """
 
     threshold: float = 0.5
@@ -49,17 +49,31 @@ class Answers:
     sums: dict[str, Tensor]
 
 
-@dataclass(eq=False)  # each is its own: they are keys
+@dataclass(eq=False)  # compared by identity, because they are dictionary keys
 class _Pending:
-    """A batch some of whose examples are not finished."""
+    """A batch with unfinished examples."""
 
     batch: dict[str, Tensor]
-    placed: int = 0  # examples that have got a slot, the first ones
+    placed: int = 0  # examples that have been given a slot, from the first on
     finished: int = 0
     answer: dict[str, Tensor] = field(default_factory=dict)  # of each example, [batch, ...]
 
     def __len__(self) -> int:
         return len(self.batch["inputs"])
+
+    def take(self, most: int) -> list[int]:
+        """The next rows that wait for a slot, at most `most`; they count as placed from now on."""
+        rows = list(range(self.placed, min(self.placed + most, len(self))))
+        self.placed += len(rows)
+        return rows
+
+    def finish(self, rows: Tensor, values: dict[str, Tensor]) -> None:
+        """Store the answers [rows, ...] of some rows."""
+        for name, of_rows in values.items():
+            if name not in self.answer:
+                self.answer[name] = of_rows.new_empty(len(self), *of_rows.shape[1:])
+            self.answer[name][rows] = of_rows
+        self.finished += len(rows)
 
 
 def answer_batches(
@@ -69,24 +83,26 @@ def answer_batches(
     halting: HaltRule | None = None,
     keep_logits: bool = False,
     fixed_sizes: bool = False,
+    max_steps: int | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], Answers]]:
     """Each of `batches` with its answers.
 
-    Rows without labels count nowhere except in q_halt_loss, which takes them as right.
+    Rows without labels count only in q_halt_loss, which takes their answers as right.
 
     Args:
         head: the model, in evaluation mode.
-        batches: examples on the model's device, `MODEL_INPUTS` and more; none of them empty.
-        slots: examples computed on together.
-        halting: when an example stops; None: after `max_steps` of the model (or where its architecture says so).
-        keep_logits: keep the logits too.
-        fixed_sizes: compute on few different numbers of slots, for kernels that are compiled for each.
+        batches: examples on the model's device, at least `MODEL_INPUTS` of each; no batch is empty.
+        slots: number of examples to compute on together.
+        halting: when an example stops; None: after `max_steps` (or when the architecture halts it).
+        keep_logits: whether the answers include the logits.
+        fixed_sizes: use only a few different numbers of slots, for kernels that are compiled for each.
+        max_steps: maximum number of ACT steps of an example; None: halt_max_steps of the model.
     """
-    return _Slots(head, iter(batches), slots, halting, keep_logits, fixed_sizes).run()
+    return _Slots(head, iter(batches), slots, halting, keep_logits, fixed_sizes, max_steps).run()
 
 
 class _Slots:
-    """The slots, the batches that wait or are under way, and which example is in which slot."""
+    """The slots, the unfinished batches, and which example is in which slot."""
 
     def __init__(
         self,
@@ -96,16 +112,17 @@ class _Slots:
         halting: HaltRule | None,
         keep_logits: bool,
         fixed_sizes: bool,
+        max_steps: int | None,
     ):
         self.head, self.model, self.batches = head, head.model, batches
         self.slots, self.halting, self.keep_logits, self.fixed_sizes = slots, halting, keep_logits, fixed_sizes
-        self.max_steps = self.model.max_steps
+        self.max_steps = self.model.steps_limit(max_steps)
         self.pending: deque[_Pending] = deque()
-        # by slot: its batch (None: idle) and its row of that
+        # for each slot, its batch (None: idle) and its row in that batch
         self.owner: list[_Pending | None] = [None] * slots
         self.row = np.zeros(slots, np.int64)
         self.carry: Carry | None = None
-        self.kept: dict[str, Tensor] = {}  # of each slot, from step to step: its last answer and its scores by step
+        self.kept: dict[str, Tensor] = {}  # for each slot, its last answer and its scores by step
 
     def run(self) -> Iterator[tuple[dict[str, Tensor], Answers]]:
         while self._fill():
@@ -117,13 +134,11 @@ class _Slots:
     # -- examples into slots ------------------------------------------------------------------------------------------
 
     def _fill(self) -> bool:
-        """Give idle slots the examples that wait, drop slots if there are too few; false when all is done."""
+        """Put waiting examples into idle slots; drop slots if there are too few examples. False when all are done."""
         idle = [slot for slot, owner in enumerate(self.owner) if owner is None]
         taken: list[tuple[_Pending, int]] = []
         while len(taken) < len(idle) and (waiting := self._waiting()) is not None:
-            count = min(len(idle) - len(taken), len(waiting) - waiting.placed)
-            taken += [(waiting, waiting.placed + i) for i in range(count)]
-            waiting.placed += count
+            taken += [(waiting, row) for row in waiting.take(len(idle) - len(taken))]
         if len(taken) < len(idle):
             busy = len(self.owner) - len(idle) + len(taken)
             if not busy:
@@ -134,7 +149,7 @@ class _Slots:
         return True
 
     def _waiting(self) -> _Pending | None:
-        """The first batch with an example that has no slot."""
+        """The first batch with an example that has no slot yet, or None."""
         if not self.pending or self.pending[-1].placed == len(self.pending[-1]):
             batch = next(self.batches, None)
             if batch is None:
@@ -143,14 +158,14 @@ class _Slots:
         return self.pending[-1]
 
     def _size_for(self, busy: int) -> int:
-        """How many slots to compute on for so many examples."""
+        """How many slots to use for `busy` examples."""
         if not self.fixed_sizes:
             return busy
         halves = (max(1, self.slots >> part) for part in range(int(math.log2(_SMALLEST_PART)), -1, -1))
         return next(size for size in halves if size >= busy)
 
     def _shrink(self, size: int, idle: list[int]) -> list[int]:
-        """Drop idle slots until there are `size`; the idle ones that are left."""
+        """Drop idle slots until `size` are left; returns the idle slots that remain."""
         dropped = len(self.owner) - size
         if dropped <= 0:
             return idle
@@ -164,7 +179,7 @@ class _Slots:
         return [slot for slot, owner in enumerate(self.owner) if owner is None]
 
     def _place(self, slots: list[int], taken: list[tuple[_Pending, int]]) -> None:
-        """Put examples into slots; the model starts them, because a slot that has halted takes its new example."""
+        """Put examples into slots, and mark these as halted, so that the model starts on the new examples."""
         if self.carry is None:
             self.carry = self._empty(taken[0][0].batch)
         device = self.carry.steps.device
@@ -178,7 +193,7 @@ class _Slots:
                 self.owner[slot], self.row[slot] = owner, row
 
     def _empty(self, like: dict[str, Tensor]) -> Carry:
-        """Slots without examples, for examples such as those of the batch `like`."""
+        """A carry of slots without examples, with the shapes and dtypes of the batch `like`."""
         n = len(self.owner)
         data = {name: like[name].new_zeros(n, *like[name].shape[1:]) for name in MODEL_INPUTS}
         carry = self.model.initial_carry(data)
@@ -192,11 +207,11 @@ class _Slots:
     # -- a step -------------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        """One step of every slot; the answers of those that finish go to their batches."""
+        """One step of every slot; the answers of those that finish are stored in their batches."""
         assert self.carry is not None
-        carry, outputs = self.model(self.carry, self.carry.current_data)
+        carry, outputs = self.model(self.carry, self.carry.current_data, max_steps=self.max_steps)
         score = Score(outputs["logits"].argmax(-1), outputs["q_halt_logits"], carry.current_data["labels"])
-        # what an example scores after this step it scores after all later ones, unless they change it
+        # the scores after this step also stand for all later steps, unless those overwrite them
         later = torch.arange(self.max_steps, device=carry.steps.device) >= carry.steps[:, None] - 1
         scores = {"exact_after": score.exact & score.labelled, "accuracy_after": score.accuracy}
         for name, now in scores.items():
@@ -210,20 +225,20 @@ class _Slots:
         self.kept["preds"] = score.preds
 
         slots = [slot for slot in finished.nonzero().squeeze(1).tolist() if self.owner[slot] is not None]
-        carry.halted = torch.zeros_like(carry.halted)  # no slot starts anew before it gets another example
-        self.carry = carry
+        # no slot restarts before it gets another example
+        self.carry = replace(carry, halted=torch.zeros_like(carry.halted))
         if slots:
             self._keep(slots, outputs, score)
 
     def _keep(self, slots: list[int], outputs: dict[str, Tensor], score: Score) -> None:
-        """Write the answers of `slots` to their batches, and leave the slots idle."""
+        """Store the answers of `slots` in their batches, and make the slots idle."""
         assert self.carry is not None
         at = torch.tensor(slots, device=self.carry.steps.device)
         labels = self.carry.current_data["labels"][at]
         logits, q_halt = outputs["logits"][at], outputs["q_halt_logits"][at]
         own = Score(score.preds[at], q_halt, labels)
         lm_loss, q_halt_loss = self.head.example_losses({"logits": logits, "q_halt_logits": q_halt}, labels, own)
-        found = {
+        results = {
             "preds": own.preds,
             "q_halt_logits": q_halt,
             "q_continue_logits": outputs["q_continue_logits"][at],
@@ -236,18 +251,14 @@ class _Slots:
             "q_halt_loss": q_halt_loss,
         }
         if self.keep_logits:
-            found["logits"] = logits
+            results["logits"] = logits
         owners = [self.owner[slot] for slot in slots]
         for owner in dict.fromkeys(owners):
             assert owner is not None
             places = [place for place, other in enumerate(owners) if other is owner]
             mine = torch.tensor(places, device=at.device)
             rows = torch.from_numpy(self.row[[slots[place] for place in places]]).to(at.device)
-            for name, values in found.items():
-                if name not in owner.answer:
-                    owner.answer[name] = values.new_empty(len(owner), *values.shape[1:])
-                owner.answer[name][rows] = values[mine]
-            owner.finished += len(places)
+            owner.finish(rows, {name: values[mine] for name, values in results.items()})
         for slot in slots:
             self.owner[slot] = None
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,26 +12,38 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dataset.arc import SEQ_LEN, VOCAB_SIZE, crop, parse_puzzle_name
-from dataset.arc_tasks import Task, parse_task
 from dataset.shards import PuzzleDatasetMetadata, load_identifiers
+from dataset.tasks.arc.augmentation import parse_puzzle_name
+from dataset.tasks.arc.field import SEQ_LEN, VOCAB_SIZE, crop
+from dataset.tasks.arc.files import ArcTask, parse_task
 from utils.errors import UserError
 
 # Kaggle's own placeholder for an attempt that was not made.
 NO_ATTEMPT = [[0, 0], [0, 0]]
 
 Grid = list[list[int]]
-Arrival = tuple[int, int, int]  # call, rank, row: the order of the examples, however many ranks share them
-Key = bytes  # a grid as height, width, colours: equal where the grids are equal, and the grid can be made of it
+Arrival = tuple[int, int, int]  # call, rank, row: the order of the examples, whatever the number of ranks
+Key = bytes  # a grid encoded as height, width, colours; equal grids have equal keys
 
 
 @dataclass(slots=True)
 class Candidate:
-    """The votes for one predicted grid: enough to rank it, however many they are."""
+    """The votes for one predicted grid, reduced to what its rank depends on."""
 
-    votes: int
-    confidence: list[float]  # floats whose exact sum is that of sigmoid(q_halt) over the votes
-    arrival: Arrival
+    arrival: Arrival  # of the first vote
+    votes: int = 0
+    confidence: list[float] = field(default_factory=list)  # their exact sum is that of sigmoid(q_halt) of the votes
+
+    def add(self, confidence: float) -> None:
+        """Count one more vote."""
+        self.votes += 1
+        add_exactly(self.confidence, confidence)
+
+    def join(self, other: "Candidate", arrival: Arrival) -> None:
+        """Add the votes for the same grid from another rank, the first of which arrived at `arrival`."""
+        self.votes += other.votes
+        self.confidence.extend(other.confidence)
+        self.arrival = min(self.arrival, arrival)
 
 
 Votes = dict[tuple[str, Key], dict[Key, Candidate]]  # task and test input -> predicted grid -> votes
@@ -40,10 +52,11 @@ Votes = dict[tuple[str, Key], dict[Key, Candidate]]  # task and test input -> pr
 class ARC:
     """Vote over the predictions for all augmented copies of each test input.
 
-    Each prediction is cropped, its augmentation is undone by the name of its puzzle, and it votes for the grid that
-    comes out. Candidates are ranked by votes, then by mean sigmoid(q_halt), then by order of arrival. A test input
-    counts as right at k if its solution is among the first k; tasks average over their test inputs, `ARC/pass@k` over
-    the tasks. Tasks without solutions are in the submission only. (HRM, section 3; TRM, section 5.)
+    Each prediction is cropped, its augmentation, which the name of its puzzle gives, is undone, and it votes for the
+    resulting grid. Candidates are ranked by votes, then by mean sigmoid(q_halt), then by order of arrival. A test input
+    counts as right at k if its solution is among the first k candidates. The score of a task is the mean over its test
+    inputs, and `ARC/pass@k` is the mean over the tasks. Tasks without solutions appear only in the submission. (HRM,
+    section 3; TRM, section 5.)
 
     Only distinct predictions are kept, so memory does not grow with the number of votes.
     """
@@ -62,14 +75,14 @@ class ARC:
         """
         Args:
             data_path: data set made by `dataset.build_arc_dataset`.
-            eval_metadata: of its test split.
+            eval_metadata: metadata of its test split.
             submission_K: attempts per test input in the submission.
-            pass_Ks: the k of `ARC/pass@k`.
+            pass_Ks: the values of k in `ARC/pass@k`.
             aggregated_voting: keep the votes of earlier evaluations, so that checkpoints vote together.
-            pictures: draw the first attempts for so many tasks, beside the submission.
+            pictures: number of tasks whose attempts are drawn, next to the submission.
 
         Raises:
-            UserError: an option is out of range, or the data set is not one of ARC.
+            UserError: an option is out of range, or the data set is not an ARC data set.
         """
         self.submission_K = submission_K
         self.pass_Ks = tuple(pass_Ks)
@@ -95,7 +108,7 @@ class ARC:
         self._reset()
 
     def begin_eval(self) -> None:
-        """Start an evaluation: from nothing, unless votes are aggregated."""
+        """Start an evaluation. Earlier votes are dropped unless they are aggregated."""
         if not self.aggregated_voting:
             self._reset()
         elif self._evaluations and (not dist.is_initialized() or dist.get_rank() == 0):
@@ -105,7 +118,7 @@ class ARC:
     def _reset(self) -> None:
         self._votes: Votes = {}
         self._calls = 0
-        self._unasked = 0  # predictions for no test input
+        self._unasked = 0  # predictions that belong to no test input
 
     def update_batch(self, batch: Mapping[str, Tensor], preds: Mapping[str, Tensor]) -> None:
         """Count the predictions of a batch; rows with the blank identifier are padding.
@@ -113,16 +126,20 @@ class ARC:
         Args:
             batch, preds: between them hold inputs and preds, tokens [batch, 900], puzzle_identifiers [batch] and
                 q_halt_logits [batch].
+
+        Raises:
+            ValueError: one of these is missing.
+            UserError: a puzzle identifier is not one of the data set.
         """
-        found = {**batch, **preds}
-        missing = self.required_outputs - found.keys()
+        tensors = {**batch, **preds}
+        missing = self.required_outputs - tensors.keys()
         if missing:
-            raise ValueError(f"evaluator ARC needs {sorted(missing)}, got {sorted(found)}")
-        identifiers = found["puzzle_identifiers"].cpu().numpy()
+            raise ValueError(f"evaluator ARC needs {sorted(missing)}, got {sorted(tensors)}")
+        identifiers = tensors["puzzle_identifiers"].cpu().numpy()
         rows = np.flatnonzero(identifiers != self._blank)
-        inputs, predictions = (found[name].cpu().numpy()[rows] for name in ("inputs", "preds"))
-        # To the CPU first: not every device has float64. A diverged model's NaN has no place in an order; 0 is last.
-        halt = found["q_halt_logits"].cpu()[torch.from_numpy(rows)]
+        inputs, predictions = (tensors[name].cpu().numpy()[rows] for name in ("inputs", "preds"))
+        # To the CPU first, because not every device has float64. A NaN of a diverged model becomes 0, which ranks last.
+        halt = tensors["q_halt_logits"].cpu()[torch.from_numpy(rows)]
         confidences = torch.nan_to_num(halt.to(torch.float64).sigmoid(), nan=0.0).tolist()
         for row, identifier, asked, answer, confidence in zip(
             rows.tolist(), identifiers[rows].tolist(), crop(inputs), crop(predictions), confidences, strict=True
@@ -133,9 +150,8 @@ class ARC:
                 self._unasked += 1
                 continue
             candidates = self._votes.setdefault(question, {})
-            candidate = candidates.setdefault(_key(augmentation.undo(answer)), Candidate(0, [], (self._calls, 0, row)))
-            candidate.votes += 1
-            add_exactly(candidate.confidence, confidence)
+            candidate = candidates.setdefault(_key(augmentation.undo(answer)), Candidate((self._calls, 0, row)))
+            candidate.add(confidence)
         self._calls += 1
 
     def _name(self, identifier: int) -> str:
@@ -172,7 +188,7 @@ class ARC:
         return self._score(ranked)
 
     def _ranked(self, votes_of_ranks: list[Votes]) -> dict[str, list[list[np.ndarray]]]:
-        """Task -> for each of its test inputs the candidates, best first."""
+        """For each task, the candidates of each of its test inputs, best first."""
         ranked: dict[str, list[list[np.ndarray]]] = {}
         for task in self._tasks:
             ranked[task.name] = []
@@ -181,9 +197,9 @@ class ARC:
                 merged = _merge([votes.get(question, {}) for votes in votes_of_ranks])
                 best_first = sorted(merged, key=lambda answer: _rank(merged[answer]))
                 ranked[task.name].append([_grid(answer) for answer in best_first])
-        silent = sum(not candidates for inputs in ranked.values() for candidates in inputs)
-        if silent:
-            print(f"ARC: {silent} test inputs have no predictions; they count as wrong")
+        unanswered = sum(not candidates for inputs in ranked.values() for candidates in inputs)
+        if unanswered:
+            print(f"ARC: {unanswered} test inputs have no predictions; they count as wrong")
         return ranked
 
     def _score(self, ranked: dict[str, list[list[np.ndarray]]]) -> dict[str, float]:
@@ -220,15 +236,15 @@ class ARC:
             draw_attempts(folder / "arc_pictures" / f"{task.name}.png", task, attempts[task.name])
 
     def _attempts(self, candidates: list[np.ndarray]) -> list[Grid]:
-        """The first `submission_K` candidates; the best one fills up, or a placeholder where there is none."""
+        """The first `submission_K` candidates, filled up with the best one, or with a placeholder if there is none."""
         grids = [grid.tolist() for grid in candidates[: self.submission_K]]
         return grids + [grids[0] if grids else NO_ATTEMPT] * (self.submission_K - len(grids))
 
 
 def add_exactly(partials: list[float], number: float) -> None:
-    """Add `number` to a sum kept as floats that do not overlap, so that nothing is rounded away (Shewchuk 1997).
+    """Add `number` to an exact sum that is kept as non-overlapping floats (Shewchuk 1997).
 
-    `math.fsum` of such lists is the same in whatever order, and on however many ranks, the numbers were added.
+    `math.fsum` of such lists is the same whatever the order, and the number of ranks, in which the numbers were added.
     """
     kept = 0
     for partial in partials:
@@ -243,13 +259,13 @@ def add_exactly(partials: list[float], number: float) -> None:
     partials[kept:] = [number]
 
 
-def draw_attempts(path: Path, task: Task, attempts: Sequence[Sequence[Grid]]) -> None:
+def draw_attempts(path: Path, task: ArcTask, attempts: Sequence[Sequence[Grid]]) -> None:
     """Save a picture with a row per test input of `task`: the input, the target and the attempts at it.
 
     Args:
-        attempts: for each test input its attempts, grids of colours.
+        attempts: the attempts at each test input, grids of colours.
     """
-    from matplotlib.colors import ListedColormap  # takes a second to load, and few runs draw
+    from matplotlib.colors import ListedColormap  # imported here: it takes a second, and few runs draw
     from matplotlib.figure import Figure
 
     palette = ListedColormap(
@@ -285,24 +301,22 @@ def _grid(key: Key) -> np.ndarray:
 
 
 def _merge(parts: list[dict[Key, Candidate]]) -> dict[Key, Candidate]:
-    """The candidates of all ranks together, as one process that saw all examples would have them."""
+    """The candidates of all ranks together, the same as in one process that saw all examples."""
     merged: dict[Key, Candidate] = {}
     for rank, part in enumerate(parts):
         for answer, candidate in part.items():
             call, _, row = candidate.arrival
-            total = merged.setdefault(answer, Candidate(0, [], (call, rank, row)))
-            total.votes += candidate.votes
-            total.confidence.extend(candidate.confidence)  # of this copy: the votes stay as they are
-            total.arrival = min(total.arrival, (call, rank, row))
+            # merged into a new candidate, so that the votes of the ranks do not change
+            merged.setdefault(answer, Candidate((call, rank, row))).join(candidate, (call, rank, row))
     return merged
 
 
 def _rank(candidate: Candidate) -> tuple[int, float, Arrival]:
-    """Sorts the best candidate first."""
+    """Sort key that puts the best candidate first."""
     return -candidate.votes, -math.fsum(candidate.confidence) / candidate.votes, candidate.arrival
 
 
-def _load_test_tasks(path: Path) -> list[Task]:
+def _load_test_tasks(path: Path) -> list[ArcTask]:
     try:
         tasks = json.loads(path.read_text())
     except FileNotFoundError:

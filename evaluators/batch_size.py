@@ -1,17 +1,18 @@
-"""How many examples to evaluate at once where nobody says."""
+"""How many examples to evaluate at once if the user does not say."""
 
 import torch
 
 from models.act import ACTModel
+from models.inner import ReasonerConfig
 
-ON_HOST = 128  # enough to keep a CPU busy, and still in its caches
+ON_HOST = 128  # enough to keep a CPU busy, and few enough for its caches
 LARGEST = 2048  # more than fills any GPU
-_SHARE = 4  # of the free memory, one part in so many
-_LOGIT_BYTES = 48  # of a token and entry of the vocabulary: logits, and the loss in fp64
+_SHARE = 4  # use one part in this many of the free memory
+_LOGIT_BYTES = 48  # per token and entry of the vocabulary: logits, and the loss in fp64
 
 
 def choose_batch_size(model: ACTModel, device: torch.device) -> int:
-    """Examples at once in one process: on CUDA the power of two whose tensors take a quarter of the free memory.
+    """Examples at once in one process: on CUDA the largest power of two that fits in a quarter of the free memory.
 
     Args:
         model: on its device.
@@ -24,9 +25,10 @@ def choose_batch_size(model: ACTModel, device: torch.device) -> int:
 
 
 def bytes_per_example(model: ACTModel) -> int:
-    """An upper estimate of the memory of one example in evaluation, weights apart."""
+    """Upper estimate of the bytes that one example takes in evaluation, without the weights."""
     inner, config = model.inner, model.config
-    # twice the latents (old and new), the question, its sums with them, and within a block the mixer's and the MLP's
+    assert isinstance(config, ReasonerConfig)
+    # the latents twice (old and new), the question, its sums with them, and the tensors of the mixer and MLP of a block
     hidden_copies = 2 * len(inner.states) + 4 + 4 + 3 * config.expansion
     hidden = inner.positions * config.hidden_size * hidden_copies * inner.dtype.itemsize
     return int(hidden + config.seq_len * config.vocab_size * _LOGIT_BYTES)

@@ -1,5 +1,6 @@
 """Evaluation: answer every example, score the answers, feed the evaluators."""
 
+import importlib.util
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,20 +13,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset.puzzle_dataset import Batch, EvalBatches, PuzzleSplit, Source
-from dataset.shards import PuzzleDatasetMetadata, task_of
+from dataset.shards import PuzzleDatasetMetadata
+from dataset.tasks import load_task, task_of
+from dataset.tasks.task import Task
 from evaluators.answers import MODEL_INPUTS, PREDICTIONS, HaltRule, answer_batches
+from evaluators.picture import save_png
+from evaluators.rules import Rules
+from evaluators.solving import Solving
+from evaluators.terminal import in_terminal
 from models.losses import ACTLossHead, Score
-from utils.config import EvaluatorConfig
 from utils.distributed import Ranks, sum_over_ranks
-from utils.errors import UserError
-from utils.functions import load_model_class
-from utils.visualise import Solving, in_terminal, save_png
+from utils.errors import UserError, did_you_mean
+from utils.functions import load_class
+from utils.settings import EvaluatorConfig
 
 BATCH_OUTPUTS = (*MODEL_INPUTS, "example_index")
 
 
 class Evaluator(Protocol):
-    """What a task needs beyond token accuracy. Each `begin_eval` starts from nothing."""
+    """Computes metrics of a task beyond token accuracy. `begin_eval` starts an evaluation."""
 
     required_outputs: ClassVar[set[str]]
 
@@ -40,7 +46,7 @@ class Evaluator(Protocol):
 
 @dataclass
 class EvaluationResult:
-    """Of one set."""
+    """The result for one set."""
 
     metrics: dict[str, float]  # accuracy, exact_accuracy, q_halt_accuracy, steps, losses: means over labelled examples
     count: int  # labelled examples
@@ -51,26 +57,60 @@ class EvaluationResult:
 
 
 def check_save_outputs(names: Sequence[str]) -> None:
-    """Refuse names in eval_save_outputs that no evaluation has."""
+    """Check the names in eval_save_outputs.
+
+    Raises:
+        UserError: no evaluation has such an output.
+    """
     unknown = sorted(set(names) - {*BATCH_OUTPUTS, *PREDICTIONS})
     if unknown:
         raise UserError(f"eval_save_outputs: {unknown}: allowed are {', '.join((*BATCH_OUTPUTS, *PREDICTIONS))}.")
 
 
 def make_evaluators(configs: Sequence[EvaluatorConfig], root: Path, metadata: PuzzleDatasetMetadata) -> list[Evaluator]:
-    """The evaluators of a configuration for one data set.
+    """Create the evaluators of a configuration for one data set.
+
+    A name `x@Y` is the class Y of the module `evaluators.x`, or if there is none, the rules of the task x with title Y.
 
     Raises:
-        UserError: an evaluator is unknown or does not take an option.
+        UserError: an evaluator is unknown, does not accept an option, or is for another task than the data set.
     """
     made = []
     for config in configs:
-        cls = load_model_class(config.name, "evaluators.")
+        module, _, title = config.name.partition("@")
+        options = config.model_extra or {}
+        if title and module.isidentifier() and importlib.util.find_spec(f"evaluators.{module}") is None:
+            task = load_task(module, f"evaluators: {config.name}: no module evaluators.{module}, so it must be a task;")
+            made.append(_rules(task, title, options, root, metadata))
+            continue
+        cls = load_class(config.name, "evaluators.")
         try:
-            made.append(cls(data_path=str(root), eval_metadata=metadata, **(config.model_extra or {})))
+            made.append(cls(data_path=str(root), eval_metadata=metadata, **options))
         except TypeError as error:
             raise UserError(f"evaluators: {config.name}: {error}") from None
     return made
+
+
+def _rules(task: type[Task], title: str, options: dict[str, Any], root: Path, metadata: PuzzleDatasetMetadata) -> Rules:
+    """The rules of a task as an evaluator of one data set."""
+    name = f"{task.name}@{title}"
+    if title != task.title or not task.checks:
+        has = f"its evaluator is {task.name}@{task.title}" if task.checks else "it has no evaluator"
+        raise UserError(
+            f"evaluators: {name}: the task {task.name} has no class {title}; {has}."
+            f"{did_you_mean(title, [task.title] if task.checks else [])}"
+        )
+    if metadata.task not in (None, task.name):
+        raise UserError(
+            f"evaluators: {name}: the task of {root} is {metadata.task}, not {task.name}. "
+            "Choose the evaluator of that task, or another data set."
+        )
+    try:
+        return Rules(task.of(metadata.seq_len, metadata.vocab_size, **options), metadata.pad_id)
+    except UserError as error:
+        known = task_of(metadata)
+        of = f" (which has the sizes of {known.name})" if known not in (None, task) else ""
+        raise UserError(f"evaluators: {name}: {root}{of}: {error}") from None
 
 
 def evaluate_split(
@@ -84,6 +124,7 @@ def evaluate_split(
     max_examples: int | None = None,
     seed: int = 0,
     halting: HaltRule | None = None,
+    max_steps: int | None = None,
     fixed_sizes: bool = False,
     save_outputs: Sequence[str] = (),
     save_path: Path | None = None,
@@ -94,15 +135,16 @@ def evaluate_split(
     Args:
         head: the model, with the weights to be evaluated.
         split: what to evaluate on.
-        evaluators: evaluators of the configuration, made for each data set.
-        device, ranks: where this process computes, and its share.
+        evaluators: evaluators of the configuration, created for each data set.
+        device, ranks: the device of this process, and its rank.
         global_batch_size: examples at once, over all ranks.
         max_examples, seed: evaluate a random subset of each set, drawn with this seed.
-        halting: when an example leaves and another takes its place; None: every example makes all its steps.
-        fixed_sizes: keep to few batch sizes, for a compiled model.
+        halting: when an example may stop early; None: every example takes all its steps.
+        max_steps: maximum number of ACT steps of an example; None: halt_max_steps of the model.
+        fixed_sizes: use only a few batch sizes, for a compiled model.
         save_outputs: names of batch and model tensors to save under `save_path`.
-        save_path: folder for those and for what evaluators write.
-        made: evaluators kept between calls (for those that add up over evaluations).
+        save_path: folder for these and for the files of evaluators.
+        made: evaluators to reuse from earlier calls, since some accumulate over evaluations; new ones are added.
 
     Returns:
         Set name (with several data sets, `folder/set`) -> result, on every rank; task metrics on rank 0.
@@ -117,7 +159,17 @@ def evaluate_split(
             name = f"{label}/{shard.name}" if label else shard.name
             folder = save_path / label if save_path is not None else None
             results[name] = evaluate_set(
-                head, batches, made[source.root], device, ranks, halting, fixed_sizes, save_outputs, folder, name
+                head,
+                batches,
+                made[source.root],
+                device,
+                ranks,
+                halting=halting,
+                max_steps=max_steps,
+                fixed_sizes=fixed_sizes,
+                save_outputs=save_outputs,
+                save_path=folder,
+                name=name,
             )
     return results
 
@@ -136,7 +188,9 @@ def evaluate_set(
     evaluators: Sequence[Evaluator],
     device: torch.device,
     ranks: Ranks,
+    *,
     halting: HaltRule | None = None,
+    max_steps: int | None = None,
     fixed_sizes: bool = False,
     save_outputs: Sequence[str] = (),
     save_path: Path | None = None,
@@ -145,17 +199,17 @@ def evaluate_set(
     """Evaluate one set; see `evaluate_split`."""
     was_training = head.training
     head.eval()
-    max_steps = head.model.max_steps
+    steps = head.model.steps_limit(max_steps)
     wanted = set(save_outputs).union(*(evaluator.required_outputs for evaluator in evaluators))
     sums: dict[str, Tensor] = {}
     saved: dict[str, list[Tensor]] = {key: [] for key in save_outputs}
     for evaluator in evaluators:
         evaluator.begin_eval()
     with torch.inference_mode():
-        # the last batch may have nothing for this rank
+        # the last batch may have no rows for this rank
         on_device = (_to_device(arrays, device) for arrays in batches if len(arrays["inputs"]))
         slots = batches.rows.stop - batches.rows.start
-        answered = answer_batches(head, on_device, slots, halting, "logits" in wanted, fixed_sizes)
+        answered = answer_batches(head, on_device, slots, halting, "logits" in wanted, fixed_sizes, max_steps)
         hidden = None if ranks.is_main else True
         for batch, answers in tqdm(answered, f"evaluate {name}", len(batches), disable=hidden, leave=False):
             _add(sums, answers.sums)
@@ -172,16 +226,16 @@ def evaluate_set(
         file = save_path / f"{batches.shard.name}_preds.{ranks.rank}"
         torch.save({key: torch.cat(parts) for key, parts in saved.items() if parts}, file)
     zero = torch.zeros((), device=device)
-    total = sum_over_ranks({key: sums.get(key, zero) for key in _sum_names(max_steps)})
+    total = sum_over_ranks({key: sums.get(key, zero) for key in _sum_names(steps)})
     task_metrics: dict[str, float] = {}
     for evaluator in evaluators:
-        found = evaluator.result(str(save_path) if save_path is not None else None, ranks.rank, ranks.world_size)
-        task_metrics |= found or {}
+        metrics = evaluator.result(str(save_path) if save_path is not None else None, ranks.rank, ranks.world_size)
+        task_metrics |= metrics or {}
 
     labelled = int(total.pop("count"))
     count = max(labelled, 1)
     examples = int(total.pop("examples"))
-    after = {key: [total.pop(f"{key}/{step}") / count for step in range(max_steps)] for key in ("exact", "accuracy")}
+    after = {key: [total.pop(f"{key}/{step}") / count for step in range(steps)] for key in ("exact", "accuracy")}
     return EvaluationResult(
         metrics={key: value / count for key, value in total.items()},
         count=labelled,
@@ -193,14 +247,14 @@ def evaluate_set(
 
 
 def solve_example(
-    head: ACTLossHead, source: Source, device: torch.device, candidates: int = 64
-) -> tuple[str | None, dict[str, Tensor]]:
+    head: ACTLossHead, source: Source, device: torch.device, candidates: int = 64, max_steps: int | None = None
+) -> dict[str, Tensor]:
     """How an example is solved, step by step, for a picture.
 
-    Of the first `candidates` examples it takes the one that is solved last, where there is most to see.
+    Of the first `candidates` examples it takes the one that is solved last, because that one shows the most.
 
     Returns:
-        (task, {inputs, labels [seq], answers [steps, seq], q_halt [steps]}).
+        {inputs, labels [seq], answers [steps, seq], q_halt [steps]}.
     """
     arrays = EvalBatches(source, source.shards[0], candidates)[0]
     data = {key: torch.from_numpy(arrays[key]).to(device) for key in MODEL_INPUTS}
@@ -208,9 +262,7 @@ def solve_example(
     head.eval()
     answers, halts, exact = [], [], []
     with torch.inference_mode():
-        carry = head.initial_carry(data)
-        for _ in range(head.model.max_steps):
-            carry, outputs = head.model(carry, data)
+        for _, outputs in head.model.answer_steps(data, max_steps):
             score = Score(outputs["logits"].argmax(-1), outputs["q_halt_logits"], data["labels"])
             answers.append(score.preds)
             halts.append(outputs["q_halt_logits"].sigmoid())
@@ -218,7 +270,7 @@ def solve_example(
     head.train(was_training)
     wrong_steps = (~torch.stack(exact)).sum(0)  # [candidates]
     chosen = int(wrong_steps.where(exact[-1], -1).argmax())
-    return task_of(source.metadata), {
+    return {
         "inputs": data["inputs"][chosen].cpu(),
         "labels": data["labels"][chosen].cpu(),
         "answers": torch.stack(answers)[:, chosen].cpu(),
@@ -227,20 +279,27 @@ def solve_example(
 
 
 def picture_example(
-    head: ACTLossHead, source: Source, device: torch.device, path: Path, candidates: int = 64
+    head: ACTLossHead,
+    source: Source,
+    device: torch.device,
+    path: Path,
+    candidates: int = 64,
+    max_steps: int | None = None,
 ) -> str | None:
     """Draw how an example is solved (see `solve_example`) to a PNG at `path`.
 
     Returns:
-        A picture for the terminal; None where there is none for this kind of data (such as mazes that are not square).
+        A picture for the terminal; None if this kind of data (such as mazes that are not square) cannot be drawn.
     """
-    task, tensors = solve_example(head, source, device, candidates)
+    task = task_of(source.metadata)
     if task is None:
         return None
     try:
-        solving = Solving(task, **{name: np.asarray(tensor) for name, tensor in tensors.items()})
+        look = task.of(source.metadata.seq_len, source.metadata.vocab_size).look()
     except UserError:
         return None
+    tensors = solve_example(head, source, device, candidates, max_steps)
+    solving = Solving(look, **{name: np.asarray(tensor) for name, tensor in tensors.items()})
     save_png(solving, path)
     return f"\n{in_terminal(solving, color=sys.stdout.isatty())}\n\npicture: {path}"
 

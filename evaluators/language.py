@@ -15,19 +15,23 @@ SUMS = ("count", "loss", "right", "halted_loss", "halted_steps")  # over labelle
 
 
 def evaluate_language(
-    head: TextLossHead, batches: Sequence[dict[str, np.ndarray]], device: torch.device
+    head: TextLossHead,
+    batches: Sequence[dict[str, np.ndarray]],
+    device: torch.device,
+    max_steps: int | None = None,
 ) -> dict[str, float]:
-    """Score the answers to all labelled tokens of `batches`, each token counting the same.
+    """Score the answers for all labelled tokens of `batches`. All tokens have the same weight.
 
     Args:
         head: the model, with the weights to be evaluated.
-        batches: this rank's rows: inputs, labels, documents, int32 [rows, seq].
-        device: where the model is.
+        batches: the rows of this rank: inputs, labels, documents, int32 [rows, seq].
+        device: the device of the model.
+        max_steps: ACT steps; None: halt_max_steps of the model.
 
     Returns:
-        The same on every rank, over the rows of all: eval/lm_loss (nats a token, without any other loss),
-        eval/perplexity (its exponential) and eval/accuracy after the last ACT step; and, where each position halts by
-        itself, eval/perplexity_halted and eval/steps, its mean number of ACT steps.
+        Metrics over the rows of all ranks, the same on every rank. After the last ACT step: eval/lm_loss (nats per
+        token, without any other loss), eval/perplexity (its exponential) and eval/accuracy. With each position halting
+        by itself: eval/perplexity_halted, and eval/steps, the mean number of ACT steps.
 
     Raises:
         UserError: no token has a label.
@@ -39,18 +43,18 @@ def evaluate_language(
     for arrays in batches:
         batch = {key: torch.from_numpy(values).to(device) for key, values in arrays.items()}
         labelled = batch["labels"] != IGNORE_LABEL_ID
-        last = halted = head.scores(batch)
-        if head.model.max_steps > 1:
-            # a second pass: a position that has halted is seen by the later ones as it then was
-            halted = head.scores(batch, halting=True)
-        found = {
+        last = halted = head.scores(batch, max_steps=max_steps)
+        if head.model.steps_limit(max_steps) > 1:
+            # a second pass, because later positions see a halted position in the state at which it halted
+            halted = head.scores(batch, halting=True, max_steps=max_steps)
+        scores = {
             "count": labelled,
             "loss": last.losses,
             "right": last.right & labelled,
             "halted_loss": halted.losses,
             "halted_steps": halted.steps.where(labelled, 0),
         }
-        sums = {name: sums[name] + found[name].sum(dtype=zero.dtype) for name in SUMS}
+        sums = {name: sums[name] + scores[name].sum(dtype=zero.dtype) for name in SUMS}
     head.train(was_training)
 
     total = sum_over_ranks(sums)
@@ -68,5 +72,5 @@ def evaluate_language(
 
 
 def perplexity(loss: float) -> float:
-    """`exp(loss)`, infinite where that is too large for a float."""
+    """`exp(loss)`, or infinity if that is too large for a float."""
     return math.exp(loss) if loss < 700 else math.inf

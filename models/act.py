@@ -1,32 +1,29 @@
-"""Adaptive computation time: the slots of a batch, their halting, and the continue target. Written once for all.
+"""Adaptive computation time (ACT) for all architectures: the slots of a batch, halting, and the continue target.
 
 A batch is a set of slots. Each slot works on one example for several supervised steps, then halts and takes the next
-example, so slots stand at different steps. (HRM paper, arXiv 2506.21734, "Adaptive computational time"; TRM paper,
-arXiv 2510.04871, section 4.6.)
+example, so different slots are at different steps. (HRM paper, arXiv 2506.21734, "Adaptive computational time"; TRM
+paper, arXiv 2510.04871, section 4.6.)
 """
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from models import fused
-from models.fused.packing import PANEL
-from models.inner import InnerModel, Level, ReasonerConfig
-from models.layers import Block
-from utils.device import COMPILE_OPTIONS, compiling_refused, keep_freed_memory
+from models.inner import InnerModel, Level, RecursionConfig
+from utils.machine import COMPILE_OPTIONS
 
 
 @dataclass
 class Carry:
-    """What the slots take from one step to the next."""
+    """The state that the slots carry from one step to the next."""
 
     states: dict[str, Tensor]  # latents by name, [batch, positions, hidden], detached
-    steps: Tensor  # int32 [batch], steps made on the current example
+    steps: Tensor  # int32 [batch], steps taken on the current example
     halted: Tensor  # bool [batch], whether the slot takes a new example at the next step
     current_data: dict[str, Tensor]  # the example of each slot: inputs, labels, puzzle_identifiers
 
@@ -43,9 +40,9 @@ class Carry:
 def draw_min_steps(
     batch: int, halt_max_steps: int, exploration_prob: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Exploration: the number of steps each slot must at least make, int32 [batch].
+    """Exploration: the minimum number of steps for each slot, int32 [batch].
 
-    With probability `exploration_prob` uniform in 2..halt_max_steps, else 0. Drawn anew at each step.
+    Uniform in 2..halt_max_steps with probability `exploration_prob`, else 0. Drawn again at each step.
     """
     explores = torch.rand(batch, generator=generator) < exploration_prob
     minimum = torch.randint(2, max(3, halt_max_steps + 1), (batch,), generator=generator, dtype=torch.int32)
@@ -53,21 +50,20 @@ def draw_min_steps(
 
 
 class ACTModel(nn.Module):
-    """An inner model made into one that halts. Subclasses name `inner_class`.
+    """An inner model with ACT around it. Subclasses set `inner_class`.
 
     Args:
-        config: the keys of the architecture and its data (`ReasonerConfig`); unknown ones are ignored here, as in the
-            published code. Command lines refuse them earlier.
+        config: the keys of the architecture and its data (`RecursionConfig`). Unknown keys are ignored here, as in the
+            published code; the programs refuse them earlier.
     """
 
     inner_class: ClassVar[type[InnerModel]]
 
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
-        self.config: ReasonerConfig = self.inner_class.config_class(**config)
+        self.config: RecursionConfig = self.inner_class.config_class(**config)
         self.inner = self.inner_class(self.config)
         self.compiled = False
-        self.eval_max_steps: int | None = None  # steps of an example in evaluation, where not as in training
 
     @property
     def puzzle_emb(self):
@@ -79,51 +75,22 @@ class ACTModel(nn.Module):
         """The stacks of blocks that the recursion passes through."""
         return [module for module in self.inner.modules() if isinstance(module, Level)]
 
-    @property
-    def max_steps(self) -> int:
-        """ACT steps after which a slot halts at the latest, in the mode (training or evaluation) the model is in."""
-        return self.config.halt_max_steps if self.training else self.eval_max_steps or self.config.halt_max_steps
+    def steps_limit(self, max_steps: int | None) -> int:
+        """Maximum number of ACT steps of a slot: in evaluation `max_steps` if it is given, else halt_max_steps."""
+        return self.config.halt_max_steps if self.training or max_steps is None else max_steps
 
     def compile_recursion(self) -> None:
-        """Compile the blocks of the recursion, where the time goes. Module and parameter names stay as they are.
+        """Compile the blocks of the recursion, which take most of the time. Module and parameter names do not change.
 
-        The blocks and not the whole recursion: all have one code and one shape, so it is compiled once with gradient
-        and once without, in seconds.
+        The blocks are compiled rather than the whole recursion because they all share one code and one shape: the
+        compiler runs once with gradients and once without, in seconds.
         """
         self.compiled = True
-        # the compiler looks at every input's gradient, and warns of its own looking
+        # the compiler reads .grad of every input, and torch warns about that access
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
         for level in self.levels:
             for block in level.layers:
                 block.compile(dynamic=False, options=COMPILE_OPTIONS)
-
-    def fuse(self, compile: bool | Literal["auto"]) -> tuple[bool, str]:
-        """(whether sublayers of the blocks become single operators made for this CPU, reason). See models/fused.
-
-        Args:
-            compile: the configuration's; False turns this off too, as does DISABLE_COMPILE with "auto".
-        """
-        refusal = compiling_refused(compile)
-        if refusal is not None:
-            return False, refusal
-        if next(self.parameters()).device.type != "cpu" or self.inner.dtype != torch.bfloat16:
-            return False, "they are for bfloat16 on CPUs"
-        blocks = [block for level in self.levels for block in level.layers if isinstance(block, Block)]
-        sublayers = [sublayer for block in blocks for sublayer in block.sublayers]
-        if not sublayers:
-            return False, "the blocks of this architecture are of another kind"
-        fitting = [sublayer for sublayer in sublayers if sublayer.fits_fused]
-        if self.config.hidden_size % PANEL or not fitting:
-            return False, f"hidden_size {self.config.hidden_size} is no multiple of {PANEL}"
-        reason = fused.load()
-        if reason is not None:
-            return False, reason
-        for sublayer in fitting:
-            sublayer.fused = True
-        keep_freed_memory()
-        if len(fitting) < len(sublayers):
-            return True, f"bfloat16 on this CPU; but not attention, whose heads are no multiple of {PANEL} wide"
-        return True, "bfloat16 on this CPU"
 
     def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
         """A carry whose slots have all halted, so that the next step fills them from its batch."""
@@ -141,12 +108,15 @@ class ACTModel(nn.Module):
         batch: Mapping[str, Tensor],
         min_steps: Tensor | None = None,
         compute_target_q: bool | None = None,
+        max_steps: int | None = None,
     ) -> tuple[Carry, dict[str, Tensor]]:
-        """One step of every slot: refill the halted, reason, decide who halts.
+        """One step of every slot: refill the halted slots, run the recursion, decide which slots halt.
 
         Args:
             carry, batch, min_steps: see `models.losses.ACTLossHead.forward`.
-            compute_target_q: in training, whether to compute the target of q_continue; None: as the architecture does.
+            compute_target_q: in training, whether to compute the target of q_continue; None: if the
+                architecture trains it.
+            max_steps: in evaluation, the maximum number of ACT steps of a slot; None: halt_max_steps.
 
         Returns:
             (new carry, outputs): logits [batch, seq, vocab]; q_halt_logits, q_continue_logits fp32 [batch]; in training
@@ -160,12 +130,13 @@ class ACTModel(nn.Module):
         states, outputs = self.advance(states, data)
 
         with torch.no_grad():
-            is_last = steps >= self.max_steps
-            states, stops = self.settle(states, steps, self.stops(outputs, steps, min_steps))
+            limit = self.steps_limit(max_steps)
+            is_last = steps >= limit
+            states, stops = self.settle(states, steps, self.stops(outputs, steps, min_steps, limit))
             halted = is_last | stops
             wants_target = self.inner.trains_continue if compute_target_q is None else compute_target_q
             if self.training and self.config.halt_max_steps > 1 and wants_target:
-                # one more pass of the recursion: what would be gained by going on
+                # one more pass of the recursion estimates the value of continuing
                 _, _, next_halt, next_continue = self.inner(states, data)
                 best = torch.where(is_last, next_halt, torch.maximum(next_halt, next_continue))
                 outputs["target_q_continue"] = best.sigmoid()
@@ -174,14 +145,14 @@ class ACTModel(nn.Module):
     def advance(
         self, states: dict[str, Tensor], data: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """One pass of the inner model: (new states, detached; what the heads read off them, see `forward`)."""
+        """One pass of the inner model: (new states, detached; outputs of the heads, see `forward`)."""
         states, logits, q_halt, q_continue = self.inner(states, data)
         outputs = {"logits": logits, "q_halt_logits": q_halt, "q_continue_logits": q_continue}
         return {name: z.detach() for name, z in states.items()}, outputs
 
-    def stops(self, outputs: Mapping[str, Tensor], steps: Tensor, min_steps: Tensor | None) -> Tensor:
-        """Where the halting head stops before the last step, as far as it may: bool of the shape of its logits."""
-        if self.max_steps == 1 or not self.inner.halts_early(self.training):
+    def stops(self, outputs: Mapping[str, Tensor], steps: Tensor, min_steps: Tensor | None, limit: int) -> Tensor:
+        """Where the halting head stops before step `limit` and is allowed to: bool, in the shape of its logits."""
+        if limit == 1 or not self.inner.halts_early(self.training):
             return torch.zeros_like(outputs["q_halt_logits"], dtype=torch.bool)
         wants = self.wants_to_halt(outputs)
         if not self.training:
@@ -189,16 +160,45 @@ class ACTModel(nn.Module):
         return wants & _per_slot(steps >= self._min_steps(steps, min_steps), wants)
 
     def settle(self, states: dict[str, Tensor], steps: Tensor, stops: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """What stopping does: (the states, which slots halt, bool [batch]). Here a slot halts where its head stops."""
+        """Apply `stops`: (new states, which slots halt, bool [batch]). Here a slot halts where its head stops."""
         return states, stops
 
-    def wants_to_halt(self, outputs: Mapping[str, Tensor], threshold: float = 0.5) -> Tensor:
-        """Whether the halting head would stop here, bool of the shape of its logits.
+    @torch.no_grad()
+    def answer_steps(
+        self, data: dict[str, Tensor], max_steps: int | None = None, halting: bool = False
+    ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Answer a batch, starting from the initial states, and yield the result of each of `max_steps` steps.
+
+        Every row takes every step, so this loop is meant for pictures and for single questions; `evaluators.answers`
+        replaces finished examples instead.
 
         Args:
-            outputs: of `forward`.
-            threshold: probability, 0 to below 1, that it must exceed: the sigmoid of q_halt, or of
-                q_halt - q_continue where there is a continue head.
+            data: the batch: inputs [batch, seq], and whatever else the architecture reads.
+            max_steps: None: halt_max_steps.
+            halting: whether positions that the halting head stops keep their answer, if the architecture settles them.
+
+        Yields:
+            (states, outputs), as `advance` returns them.
+        """
+        rows, seq = data["inputs"].shape
+        device = data["inputs"].device
+        states = self.inner.empty_states(rows, device, self.inner.prefix_len + seq)
+        states = self.inner.reset_states(states, torch.ones(rows, dtype=torch.bool, device=device))
+        for step in range(1, (max_steps or self.config.halt_max_steps) + 1):
+            states, outputs = self.advance(states, data)
+            q_halt = outputs["q_halt_logits"]
+            stops = self.wants_to_halt(outputs) if halting else torch.zeros_like(q_halt, dtype=torch.bool)
+            steps = torch.full((rows,), step, dtype=torch.int32, device=device)
+            states, _ = self.settle(states, steps, stops)
+            yield states, outputs
+
+    def wants_to_halt(self, outputs: Mapping[str, Tensor], threshold: float = 0.5) -> Tensor:
+        """Whether the halting head would stop here, bool in the shape of its logits.
+
+        Args:
+            outputs: the outputs of `forward`.
+            threshold: probability in [0, 1) that the sigmoid of q_halt must exceed, or that of q_halt - q_continue if
+                the architecture compares the two.
         """
         margin = outputs["q_halt_logits"]
         if self.inner.compares_continue:

@@ -1,27 +1,27 @@
-"""Attention of every position to every other: torch's fused kernel, and on the CPU a faster one of matrix products.
+"""Full attention: torch's fused kernel, and a faster implementation with matrix products on the CPU.
 
-torch's CPU kernel is made for long sequences and many cores; at the lengths of puzzles the explicit formula runs two to
-four times as fast on matrix products alone, as long as the scores never leave the cache (docs/performance.md).
+torch's CPU kernel is made for long sequences and many cores. At the sequence lengths of puzzles, plain matrix products
+are two to four times as fast, as long as the scores stay in the cache (docs/performance.md).
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_SCORES = 2**21  # computed at once, in the same memory each time: 4 MB of bf16 stay in the cache
+_SCORES = 2**21  # scores computed at once, always in the same buffer: 4 MB in bf16 stay in the cache
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`softmax(q k^T / sqrt(d)) v`. [batch, heads, positions, d] each -> the same."""
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
-    # scaled and copied out here, where the compiler does both together with the rotation
+    # scaled and made contiguous here, because the compiler fuses both with the rotation
     q = q * q.shape[-1] ** -0.5
     return _attend_on_cpu(q.contiguous(), k.contiguous(), v.contiguous())
 
 
-# Custom operators and not plain functions, because Inductor would take the softmax apart into a slower one, and so that
-# the backward pass computes the probabilities again instead of keeping them.
+# These are custom operators rather than plain functions because Inductor would decompose the softmax into slower code,
+# and so that the backward pass recomputes the probabilities instead of keeping them.
 
 
 @torch.library.custom_op("recursive_reasoning::attend_on_cpu", mutates_args=())
@@ -44,7 +44,7 @@ def _attend_on_cpu_backward(dy: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tupl
         p = _probabilities(q_, k_, probabilities)
         torch.bmm(p.mT, dy_, out=dv_)
         d_scores = torch.bmm(dy_, v_.mT, out=gradients[: len(q_)])
-        # reuses the formula of softmax's own gradient
+        # torch's own gradient of softmax
         torch._softmax_backward_data(d_scores, p, -1, q.dtype, grad_input=d_scores)
         torch.bmm(d_scores, k_, out=dq_)
         torch.bmm(d_scores.mT, q_, out=dk_)
@@ -52,7 +52,7 @@ def _attend_on_cpu_backward(dy: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tupl
 
 
 def _probabilities(q: Tensor, k: Tensor, scratch: Tensor) -> Tensor:
-    """[matrices, positions, positions], in the memory of `scratch`."""
+    """Attention probabilities [matrices, positions, positions], written to `scratch`."""
     scores = torch.bmm(q, k.mT, out=scratch[: len(q)])
     return torch.softmax(scores, -1, out=scores)
 
@@ -69,7 +69,7 @@ def _scratch(q: Tensor, count: int) -> list[Tensor]:
 
 
 def _parts(*tensors: Tensor) -> "zip[tuple[Tensor, ...]]":
-    """The same heads of each tensor, [matrices, positions, d], part by part."""
+    """Chunks of heads, [matrices, positions, d], the same heads of every tensor at a time."""
     return zip(*(x.flatten(0, 1).split(_matrices(x)) for x in tensors), strict=True)
 
 

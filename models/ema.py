@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """`shadow = (1 - rate) * parameter + rate * shadow`, in fp32, from a copy of the initial parameters.
+    """`shadow = (1 - rate) * parameter + rate * shadow`, in fp32, starting from a copy of the initial parameters.
 
-    Buffers, the puzzle table among them, are not averaged.
+    Buffers, including the puzzle table, are not averaged.
     """
 
     def __init__(self, model: nn.Module, rate: float):
@@ -20,7 +20,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the parameters as they are now."""
+        """Update the averages with the current parameters."""
         shadows = list(self.shadow.values())
         if shadows:
             torch._foreach_mul_(shadows, self.rate)
@@ -28,7 +28,7 @@ class EMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside the block the model's parameters are the averages; storages are swapped, nothing is copied."""
+        """Within the block the model's parameters are the averages. Storages are swapped; nothing is copied."""
         raw = {name: p.data for name, p in self.parameters.items()}
         for name, parameter in self.parameters.items():
             parameter.data = self.shadow[name]
@@ -39,7 +39,7 @@ class EMA:
                 parameter.data = raw[name]
 
     def load_state_dict(self, shadow: dict[str, Tensor]) -> None:
-        """Restore `shadow`. Raises KeyError where a name is missing, RuntimeError where a shape differs."""
+        """Restore `shadow`. Raises KeyError if a name is missing, RuntimeError if a shape differs."""
         for name, mine in self.shadow.items():
             if mine.shape != shadow[name].shape:
                 raise RuntimeError(f"average of {name}: shape {list(shadow[name].shape)}, here {list(mine.shape)}")

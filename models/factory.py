@@ -1,74 +1,152 @@
-"""From the `arch` section of a configuration to a model with its loss head."""
+"""Builds a model with its loss head from the `arch` section of a configuration."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
+
+from torch import nn
 
 from models.act import ACTModel
 from models.losses import ACTLossHead
 from models.text.loss import TextLossHead
 from models.text.model import TextModel
-from utils.config import ArchConfig, unknown_key, validate
+from utils.config import unknown_key, validate
+from utils.distributed import Ranks
 from utils.errors import UserError
-from utils.functions import load_model_class
+from utils.functions import canonical_name, load_class
+from utils.machine import Machine, choose_machine
+from utils.settings import ArchConfig, TrainingConfig
 
 PUZZLE_TABLE = "model.inner.puzzle_emb.weights"  # the name of the puzzle embedding in a state dict of a loss head
 
 Data = Literal["puzzles", "text"]
 _LOSS_HEADS: dict[Data, str] = {"puzzles": "losses@ACTLossHead", "text": "text.loss@TextLossHead"}
 
-# filled in from the data, so not keys of a configuration
-_FROM_DATA = {"vocab_size", "seq_len", "num_puzzle_identifiers", "batch_size"}
+# filled in from the data and the run, so they are not configuration keys
+_FILLED_IN = {"vocab_size", "seq_len", "num_puzzle_identifiers", "batch_size", "recompute"}
 
 
 def model_class(arch: ArchConfig) -> type[ACTModel]:
     """The class that `arch.name` names.
 
     Raises:
-        UserError: it is no architecture.
+        UserError: it is not an architecture.
     """
-    found = load_model_class(arch.name)
-    if not issubclass(found, ACTModel):
+    cls = load_class(arch.name)
+    if not issubclass(cls, ACTModel):
         raise UserError(f"arch.name={arch.name!r} is no architecture; config/arch/ has one file for each.")
-    return found
+    return cls
 
 
 def known_arch_keys(arch: ArchConfig) -> set[str]:
     """The keys that a configuration of this architecture may have."""
-    return set(model_class(arch).inner_class.config_class.model_fields) - _FROM_DATA
+    return set(model_class(arch).inner_class.config_class.model_fields) - _FILLED_IN
 
 
 def check_arch(arch: ArchConfig, data: Data = "puzzles") -> None:
-    """Refuse architectures for other data, keys that the class does not know, and values that it does not take.
+    """Check that the architecture is for this kind of data and that its class accepts every key and value.
 
     Raises:
-        UserError: one line for each such key.
+        UserError: it is not; one line for each key that is not accepted.
     """
-    found = model_class(arch)
-    if issubclass(found, TextModel) != (data == "text"):
+    cls = model_class(arch)
+    if issubclass(cls, TextModel) != (data == "text"):
         other, script = ("puzzles", "pretrain.py") if data == "text" else ("text", "pretrain_text.py")
         raise UserError(f"arch.name={arch.name!r} is an architecture for {other}: use it with {script}.")
-    config_class = found.inner_class.config_class
+    config_class = cls.inner_class.config_class
     allowed = known_arch_keys(arch)
     unknown = [key for key in arch.own_keys if key not in allowed]
     if unknown:
         raise UserError("\n  ".join(unknown_key(f"arch.{key}", key, allowed) for key in unknown))
-    validate(config_class, {**arch.own_keys, "vocab_size": 1, "seq_len": 1}, where="arch.")
-    loss = load_model_class(arch.loss.name)
+    own_keys = {key: value for key, value in arch.own_keys.items() if (key, value) != ("forward_dtype", "auto")}
+    validate(config_class, {**own_keys, "vocab_size": 1, "seq_len": 1}, where="arch.")
+    loss = load_class(arch.loss.name)
     if not issubclass(loss, ACTLossHead) or issubclass(loss, TextLossHead) != (data == "text"):
         raise UserError(f"arch.loss.name={arch.loss.name!r} is no loss head for {data}; use {_LOSS_HEADS[data]}.")
     if arch.loss.loss_type not in loss.loss_types:
         raise UserError(f"arch.loss.loss_type={arch.loss.loss_type!r}: allowed are {', '.join(loss.loss_types)}.")
 
 
-def make_head(
-    arch: ArchConfig, vocab_size: int, seq_len: int, num_puzzle_identifiers: int = 1, data: Data = "puzzles"
-) -> ACTLossHead:
-    """A freshly initialised model in its loss head, on the CPU: for text a `TextLossHead`."""
+def resolve_arch(config: TrainingConfig, ranks: Ranks, data: Data = "puzzles") -> tuple[Machine, ArchConfig]:
+    """The machine that a run uses, and its complete architecture, with the dtype of that machine as forward_dtype.
+
+    Raises:
+        UserError: a key or a value of the architecture is not accepted, or the device is not available.
+    """
+    check_arch(config.arch, data)
+    dtype = config.arch.own_keys.get("forward_dtype") or _default_dtype(config.arch)
+    machine = choose_machine(config.device, dtype, config.compile, ranks.local_rank)
+    return machine, complete_arch(config.arch, machine.dtype, data)
+
+
+def complete_arch(arch: ArchConfig, dtype: str | None = None, data: Data = "puzzles") -> ArchConfig:
+    """`arch` with every key of its class; missing keys get their defaults.
+
+    Args:
+        arch: the architecture; it is checked (`check_arch`).
+        dtype: dtype of the recursion; None: the configured one.
+        data: the kind of data that the architecture must be for.
+
+    Raises:
+        UserError: a key or a value is not accepted.
+    """
     check_arch(arch, data)
+    own_keys = arch.own_keys if dtype is None else {**arch.own_keys, "forward_dtype": dtype}
+    filled = model_class(arch).inner_class.config_class(**{**own_keys, "vocab_size": 1, "seq_len": 1})
+    return ArchConfig(name=arch.name, loss=arch.loss, **filled.model_dump(exclude=_FILLED_IN))
+
+
+def comparable_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved configuration in the current form, for comparison: its architecture complete and under current names.
+
+    A configuration that this code cannot read is returned unchanged, so that the comparison finds a difference.
+    """
+    try:
+        arch = ArchConfig.model_validate(config["arch"])
+        complete = model_class(arch).inner_class.config_class(**{**arch.own_keys, "vocab_size": 1, "seq_len": 1})
+    except (KeyError, ValueError):
+        return dict(config)
+    values = {**arch.model_dump(), **complete.model_dump(exclude=_FILLED_IN)}
+    values["name"] = canonical_name(arch.name)
+    values["loss"] = {**arch.loss.model_dump(), "name": canonical_name(arch.loss.name)}
+    return {**config, "arch": values}
+
+
+def make_head(
+    arch: ArchConfig,
+    vocab_size: int,
+    seq_len: int,
+    num_puzzle_identifiers: int = 1,
+    data: Data = "puzzles",
+    recompute: bool = False,
+) -> ACTLossHead:
+    """A newly initialised model in its loss head (for text a `TextLossHead`), on the CPU.
+
+    Args:
+        arch: the architecture; its forward_dtype must not be `auto` (see `complete_arch`).
+        vocab_size, seq_len, num_puzzle_identifiers: sizes of the data.
+        data: the kind of data that the architecture must be for.
+        recompute: recompute activations in the backward pass (activation_checkpointing).
+
+    Raises:
+        UserError: a key or a value is not accepted.
+    """
+    check_arch(arch, data)
+    if arch.own_keys.get("forward_dtype") == "auto":
+        raise UserError("arch.forward_dtype=auto depends on the machine: see models.factory.resolve_arch.")
     config: Mapping[str, Any] = {
         **arch.own_keys,
         "vocab_size": vocab_size,
         "seq_len": seq_len,
         "num_puzzle_identifiers": num_puzzle_identifiers,
+        "recompute": recompute,
     }
-    return load_model_class(arch.loss.name)(model_class(arch)(config), arch.loss.loss_type)
+    return load_class(arch.loss.name)(model_class(arch)(config), arch.loss.loss_type)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of scalars in all parameters. Buffers, such as the puzzle embedding, do not count."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _default_dtype(arch: ArchConfig) -> str:
+    return model_class(arch).inner_class.config_class.model_fields["forward_dtype"].default

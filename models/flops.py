@@ -1,17 +1,17 @@
-"""How much arithmetic a training step is."""
+"""Counts the floating-point operations of a training step."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.factory import make_head
-from utils.config import ArchConfig
+from utils.settings import ArchConfig
 
 
 def flops_per_example(arch: ArchConfig, vocab_size: int, seq_len: int) -> int:
     """Floating-point operations of the matrix products of one ACT step of one example, forward and backward.
 
-    Counted on tensors without memory, so in a moment at any size. Neither elementwise work nor what an implementation
-    computes twice is in it: it is what the formulas ask for.
+    They are counted on meta tensors, which is fast at any size. The count is that of the formulas: it includes neither
+    elementwise operations nor anything that an implementation recomputes.
     """
     with torch.device("meta"):
         head = make_head(arch, vocab_size, seq_len, num_puzzle_identifiers=1)

@@ -1,13 +1,14 @@
-"""What surrounds the recursion in every architecture: input embedding, initial states, output heads.
+"""The parts around the recursion that all architectures share: input embedding, initial states, output heads.
 
-An architecture subclasses `InnerModel`, adds its levels, and writes its formula in `recurse`.
+An architecture for puzzles subclasses `PuzzleInnerModel`, adds its levels, and writes its formula in `recurse`.
+`models.text.model` does the same for text.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from models.layers import (
@@ -15,59 +16,107 @@ from models.layers import (
     CastedEmbedding,
     CastedLinear,
     RotaryEmbedding,
-    Rotation,
     cast_once,
     recomputed,
     trunc_normal_,
 )
 from models.sparse_embedding import SparsePuzzleEmbedding
+from models.view import View
+from utils.schema import Schema
 
 FORWARD_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 
 
-class ReasonerConfig(BaseModel):
-    """Keys that all architectures share; those an architecture does not use are accepted and ignored."""
+class RecursionConfig(Schema):
+    """The keys that all architectures have. Unknown keys are ignored here, as in the published code."""
 
     model_config = ConfigDict(extra="ignore")
 
-    # the data, filled in by the trainer
+    # values in the architecture's configuration file that differ from the defaults of this class
+    yaml_values: ClassVar[dict[str, Any]] = {}
+    # keys without effect that published configurations contain
+    unused: ClassVar[tuple[str, ...]] = ("H_layers",)
+
+    # filled in from the data
     vocab_size: int = Field(ge=1)
+    """Size of the vocabulary."""
     seq_len: int = Field(ge=1)
-    num_puzzle_identifiers: int = Field(default=1, ge=1)
-    batch_size: int | None = None  # published configurations hold it; nothing here depends on it
+    """Tokens per example."""
 
-    # the network
+    # filled in from the run
+    recompute: bool = False
+    """Keep only the input of each block for the backward pass, which recomputes the rest."""
+
     hidden_size: int = Field(default=512, ge=1)
+    """Width of the latents."""
     num_heads: int = Field(default=8, ge=1)
-    expansion: float = Field(default=4.0, gt=0)
+    """Attention heads, each hidden_size // num_heads wide."""
     H_layers: int = Field(default=0, ge=0)
+    """Layers of the level that updates the answer."""
     L_layers: int = Field(default=2, ge=0)
+    """Layers of the level that updates the reasoning latent; in TRM, of the only level."""
     H_cycles: int = Field(default=3, ge=1)
+    """Updates of the answer per step; all but the last run without gradient."""
     L_cycles: int = Field(default=6, ge=1)
-    pos_encodings: Literal["rope", "learned", "none"] = "rope"
-    rope_theta: float = 10000.0
-    rms_norm_eps: float = 1e-5
-    mlp_t: bool = False
+    """Updates of the reasoning latent per update of the answer."""
+    rope_theta: float = Field(default=10000.0, gt=0)
+    """Base of the rotary frequencies."""
+    rms_norm_eps: float = Field(default=1e-5, ge=0)
+    """Added to the mean square in RMS norms."""
     forward_dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
-
-    # the puzzle embedding
-    puzzle_emb_ndim: int = Field(default=0, ge=0)
-    puzzle_emb_len: int = Field(default=0, ge=0)  # 0: as many tokens as the embedding needs
-
-    # adaptive computation time
+    """Dtype that the recursion computes in; auto: one that is fast on the device. Weights stay in float32."""
     halt_max_steps: int = Field(default=16, ge=1)
+    """Maximum number of ACT steps of an example."""
     halt_exploration_prob: float = Field(default=0.1, ge=0, le=1)
-    no_ACT_continue: bool = True
+    """Probability, in training, that an example must take a random number of steps before it may halt."""
+
+    @property
+    def has_rotary_positions(self) -> bool:
+        """Whether queries and keys are rotated by their positions."""
+        return True
 
     @model_validator(mode="after")
-    def _fits(self) -> "ReasonerConfig":
+    def _heads_fit(self) -> Self:
         if self.hidden_size < self.num_heads:
             raise ValueError(f"num_heads {self.num_heads}: at most hidden_size, {self.hidden_size}")
-        if self.pos_encodings == "rope" and not self.mlp_t and (self.hidden_size // self.num_heads) % 2:
+        if self.has_rotary_positions and (self.hidden_size // self.num_heads) % 2:
             raise ValueError(
                 f"hidden_size {self.hidden_size} // num_heads {self.num_heads} is odd: "
                 "pos_encodings=rope needs heads of even width"
             )
+        return self
+
+
+class ReasonerConfig(RecursionConfig):
+    """The keys that all architectures for puzzles share. Keys that an architecture does not use have no effect."""
+
+    yaml_values: ClassVar[dict[str, Any]] = {"puzzle_emb_ndim": "${.hidden_size}", "puzzle_emb_len": 16}
+
+    # filled in from the data
+    num_puzzle_identifiers: int = Field(default=1, ge=1)
+    """Rows of the puzzle embedding."""
+    batch_size: int | None = None
+    """Published configurations contain it; nothing here depends on it."""
+
+    expansion: float = Field(default=4.0, gt=0)
+    """Sets the inner width of each SwiGLU: two thirds of expansion * hidden_size, rounded up to a multiple of 256."""
+    pos_encodings: Literal["rope", "learned", "none"] = "rope"
+    """Position encoding: rope (rotary), learned (an embedding), or none."""
+    mlp_t: bool = False
+    """Mix positions with an MLP instead of attention."""
+    puzzle_emb_ndim: int = Field(default=0, ge=0)
+    """Width of the puzzle embedding; 0: none."""
+    puzzle_emb_len: int = Field(default=0, ge=0)
+    """Tokens that the puzzle embedding occupies before the question; 0: as many as its width needs."""
+    no_ACT_continue: bool = True
+    """Halt on q_halt > 0; false: also learn the value of continuing, and halt on q_halt > q_continue."""
+
+    @property
+    def has_rotary_positions(self) -> bool:
+        return self.pos_encodings == "rope" and not self.mlp_t
+
+    @model_validator(mode="after")
+    def _puzzle_embedding_fits(self) -> Self:
         if self.puzzle_emb_len and self.puzzle_emb_len * self.hidden_size < self.puzzle_emb_ndim:
             raise ValueError(
                 f"puzzle_emb_ndim {self.puzzle_emb_ndim} does not fit in puzzle_emb_len {self.puzzle_emb_len} tokens "
@@ -79,42 +128,50 @@ class ReasonerConfig(BaseModel):
 class Level(nn.Module):
     """`f(z; injection) = layers(z + injection)`: a stack of blocks. [batch, positions, hidden] -> the same.
 
-    With `recomputes` nothing is kept for the backward pass but what enters each block; it computes the rest again.
+    With `config.recompute`, only the input of each block is kept for the backward pass, which recomputes the rest.
     """
 
-    def __init__(self, config: ReasonerConfig, num_layers: int, positions: int):
+    def __init__(self, config: RecursionConfig, num_layers: int, positions: int):
         super().__init__()
-        self.recomputes = False
+        self.recompute = config.recompute
         self.layers = nn.ModuleList(self.make_block(config, positions) for _ in range(num_layers))
 
-    def make_block(self, config: ReasonerConfig, positions: int) -> nn.Module:
-        """One layer, called with (h, rotation)."""
+    def make_block(self, config: RecursionConfig, positions: int) -> nn.Module:
+        """One layer, called with (h, view)."""
+        assert isinstance(config, ReasonerConfig)
         return Block(
             config.hidden_size, config.num_heads, config.expansion, positions, config.mlp_t, config.rms_norm_eps
         )
 
-    def forward(self, z: Tensor, injection: Tensor | None, rotation: Rotation | None) -> Tensor:
+    def forward(self, z: Tensor, injection: Tensor | None, view: View) -> Tensor:
         h = z if injection is None else z + injection
-        recomputes = self.recomputes and torch.is_grad_enabled()
+        recompute = self.recompute and torch.is_grad_enabled()
         for layer in self.layers:
-            h = recomputed(layer, h, rotation) if recomputes else layer(h, rotation)
+            h = recomputed(layer, h, view) if recompute else layer(h, view)
         return h
 
 
 class InnerModel(nn.Module):
-    """Embeds the question, recurses, reads the answer and the halting logits off the answer state.
+    """Embeds the question, runs the recursion, and reads the answer and the halting logits from the answer state.
 
     Class attributes of an architecture:
-        config_class: its pydantic model.
-        states: carry name of each latent -> name of its initial vector; the first is the one the heads read.
-        ties_embedding: whether the answer is read with the table of the token embedding, in place of a head of its own.
+        config_class: the pydantic model of its configuration.
+        states: name of each latent in the carry -> name of its initial vector; the heads read the first latent.
+        ties_embedding: whether the output head shares the table of the token embedding.
+
+    Attributes:
+        prefix_len: positions before the question.
+        positions: number of all positions, with the prefix.
+        puzzle_emb: the puzzle embedding, or None.
+        compares_continue: whether a slot halts on q_halt > q_continue (else on q_halt > 0).
+        trains_continue: whether q_continue is trained.
     """
 
-    config_class: ClassVar[type[ReasonerConfig]] = ReasonerConfig
+    config_class: ClassVar[type[RecursionConfig]] = RecursionConfig
     states: ClassVar[dict[str, str]]
     ties_embedding: ClassVar[bool] = False
 
-    def __init__(self, config: ReasonerConfig):
+    def __init__(self, config: RecursionConfig):
         super().__init__()
         self.config = config
         self.dtype = FORWARD_DTYPES[config.forward_dtype]
@@ -123,52 +180,42 @@ class InnerModel(nn.Module):
         self.embed_tokens = CastedEmbedding(config.vocab_size, hidden, std, self.dtype)
         self.lm_head = None if self.ties_embedding else CastedLinear(hidden, config.vocab_size)
         self.q_head = CastedLinear(hidden, 2, bias=True)
-        # close to "never halt": halting starts only where it is learned
+        # start close to "never halt", so that slots halt only once the model has learned it
         with torch.no_grad():
             self.q_head.weight.zero_()
             assert self.q_head.bias is not None
             self.q_head.bias.fill_(-5)
+        self.compares_continue = self.trains_continue = False
 
-        # whether a slot halts on q_halt > q_continue (else on q_halt > 0), and whether q_continue gets a target
-        self.compares_continue = not config.no_ACT_continue
-        self.trains_continue = self.compares_continue
-
-        self.prefix_len = self._prefix_len()
+        self.prefix_len = 0
+        self.positions = config.seq_len
         self.puzzle_emb: SparsePuzzleEmbedding | None = None
-        if config.puzzle_emb_ndim > 0:
-            self.puzzle_emb = SparsePuzzleEmbedding(config.num_puzzle_identifiers, config.puzzle_emb_ndim, self.dtype)
-        self.positions = self.prefix_len + config.seq_len
-
         self.rotary: RotaryEmbedding | None = None
-        self.embed_pos: CastedEmbedding | None = None
-        if config.pos_encodings == "rope":
-            self.rotary = RotaryEmbedding(hidden // config.num_heads, self.positions, config.rope_theta)
-        elif config.pos_encodings == "learned":
-            self.embed_pos = CastedEmbedding(self.positions, hidden, std, self.dtype)
+        self.add_positions()
 
         for init in self.states.values():
             self.register_buffer(init, trunc_normal_(torch.empty(hidden), std=1).to(self.dtype))
 
-    # -- what an architecture decides -------------------------------------------------------------------------------
+    def add_positions(self) -> None:
+        """Set up the prefix, the number of positions and the position encoding; here only rotary angles."""
+        config = self.config
+        self.rotary = RotaryEmbedding(config.hidden_size // config.num_heads, self.positions, config.rope_theta)
 
-    def recurse(self, z: dict[str, Tensor], x: Tensor, rotation: Rotation | None) -> dict[str, Tensor]:
-        """The architecture's formula: new latents from the latents and the embedded question, all of one shape."""
+    # -- decided by the architecture --------------------------------------------------------------------------------
+
+    def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
+        """The architecture's formula: new latents from the latents and the embedded question, all of the same shape."""
         raise NotImplementedError
 
-    def _prefix_len(self) -> int:
-        """Number of puzzle embedding tokens before the question."""
-        needed = -(-self.config.puzzle_emb_ndim // self.config.hidden_size)
-        return self.config.puzzle_emb_len or needed if needed else 0
-
     def halts_early(self, training: bool) -> bool:
-        """Whether slots may halt before halt_max_steps. In evaluation every slot makes all its steps."""
+        """Whether slots may halt before halt_max_steps. Here only in training; in evaluation they take all steps."""
         return training
 
     # -- shared -----------------------------------------------------------------------------------------------------
 
-    def empty_states(self, rows: int, device: torch.device) -> dict[str, Tensor]:
-        """Latents [rows, positions, hidden] of slots that wait for an example."""
-        shape = (rows, self.positions, self.config.hidden_size)
+    def empty_states(self, rows: int, device: torch.device, positions: int | None = None) -> dict[str, Tensor]:
+        """Latents [rows, positions, hidden] of slots that wait for an example; `positions`: None means all of them."""
+        shape = (rows, positions or self.positions, self.config.hidden_size)
         return {name: torch.zeros(shape, dtype=self.dtype, device=device) for name in self.states}
 
     def reset_states(self, z: dict[str, Tensor], halted: Tensor) -> dict[str, Tensor]:
@@ -179,19 +226,11 @@ class InnerModel(nn.Module):
         }
 
     def embed(self, data: dict[str, Tensor]) -> Tensor:
-        """`sqrt(hidden) * [puzzle embedding tokens ; token embeddings]`, [batch, positions, hidden]."""
-        x = self.embed_tokens(data["inputs"].int())
-        if self.puzzle_emb is not None:
-            rows = self.puzzle_emb(data["puzzle_identifiers"])
-            rows = F.pad(rows, (0, self.prefix_len * self.config.hidden_size - rows.shape[-1]))
-            x = torch.cat((rows.view(-1, self.prefix_len, self.config.hidden_size), x), dim=1)
-        if self.embed_pos is not None:
-            # the sum of two is scaled back to the variance of one
-            x = 0.707106781 * (x + self.embed_pos.embedding_weight.to(self.dtype))
-        return self.config.hidden_size**0.5 * x
+        """`sqrt(hidden) * token embeddings`, [batch, positions, hidden]."""
+        return self.config.hidden_size**0.5 * self.embed_tokens(data["inputs"].int())
 
     def logits(self, answer: Tensor) -> Tensor:
-        """[..., hidden] of the answer state -> [..., vocab]."""
+        """The logits read from the answer state: [..., hidden] -> [..., vocab]."""
         if self.lm_head is None:
             return F.linear(answer, self.embed_tokens.embedding_weight.to(answer.dtype))
         return self.lm_head(answer)
@@ -201,7 +240,46 @@ class InnerModel(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
         """One supervised step: (new latents, logits [batch, seq, vocab], q_halt and q_continue, fp32 [batch])."""
         with cast_once(self, self.dtype):
-            z = self.recurse(z, self.embed(data), self.rotary() if self.rotary is not None else None)
+            z = self.recurse(z, self.embed(data), View(self.rotary() if self.rotary is not None else None))
         answer = z[next(iter(self.states))]
         q_halt, q_continue = self.q_head(answer[:, 0]).float().unbind(-1)
         return z, self.logits(answer)[:, self.prefix_len :], q_halt, q_continue
+
+
+class PuzzleInnerModel(InnerModel):
+    """An inner model for puzzles, with a puzzle embedding before the question and a choice of position encodings."""
+
+    config_class: ClassVar[type[RecursionConfig]] = ReasonerConfig
+    config: ReasonerConfig
+
+    def __init__(self, config: RecursionConfig):
+        super().__init__(config)
+        self.compares_continue = self.trains_continue = not self.config.no_ACT_continue
+
+    def add_positions(self) -> None:
+        config = self.config
+        # as many tokens as configured, or as the embedding needs
+        needed = -(-config.puzzle_emb_ndim // config.hidden_size)
+        self.prefix_len = config.puzzle_emb_len or needed if needed else 0
+        if config.puzzle_emb_ndim > 0:
+            self.puzzle_emb = SparsePuzzleEmbedding(config.num_puzzle_identifiers, config.puzzle_emb_ndim, self.dtype)
+        self.positions = self.prefix_len + config.seq_len
+        self.embed_pos: CastedEmbedding | None = None
+        if config.pos_encodings == "rope":
+            super().add_positions()
+        elif config.pos_encodings == "learned":
+            hidden = config.hidden_size
+            self.embed_pos = CastedEmbedding(self.positions, hidden, hidden**-0.5, self.dtype)
+
+    def embed(self, data: dict[str, Tensor]) -> Tensor:
+        """`sqrt(hidden) * [puzzle embedding tokens ; token embeddings]`, [batch, positions, hidden]."""
+        hidden = self.config.hidden_size
+        x = self.embed_tokens(data["inputs"].int())
+        if self.puzzle_emb is not None:
+            rows = self.puzzle_emb(data["puzzle_identifiers"])
+            rows = F.pad(rows, (0, self.prefix_len * hidden - rows.shape[-1]))
+            x = torch.cat((rows.view(-1, self.prefix_len, hidden), x), dim=1)
+        if self.embed_pos is not None:
+            # 1 / sqrt(2) scales the variance of the sum back to that of one term
+            x = 0.707106781 * (x + self.embed_pos.embedding_weight.to(self.dtype))
+        return hidden**0.5 * x

@@ -1,13 +1,12 @@
-"""Layers shared by every architecture: casted linear and embedding, rotary attention, SwiGLU, post-norm block.
+"""Layers of all architectures: linear and embedding with cast weights, rotary attention, SwiGLU, post-norm block.
 
-Weights are fp32 masters, computed with in the dtype of the activations. A recursion uses each of them many times, so
-inside `cast_once` they are cast one time for all uses.
+Weights are stored in fp32 and cast to the dtype of the activations where they are used. A recursion uses each weight
+many times; within `cast_once` it is cast only once.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,10 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.attention import attend
-from models.fused import attention as fused_attention
-from models.fused import swiglu as fused_swiglu
-from models.fused.packing import PANEL
 from models.silu import silu
+from models.view import Rotation, View
 
 # Standard deviation of a unit normal truncated at +-2: dividing by it gives the truncated
 # distribution the requested std (as jax.nn.initializers.truncated_normal does).
@@ -28,51 +25,78 @@ _STD_OF_TRUNCATED_NORMAL = 0.87962566103423978
 
 
 def trunc_normal_(tensor: Tensor, std: float) -> Tensor:
-    """Fill with a normal truncated at two standard deviations, rescaled so that its std is `std`."""
+    """Fill with a normal distribution truncated at two standard deviations, rescaled so that its std is `std`."""
     scale = std / _STD_OF_TRUNCATED_NORMAL
     return nn.init.trunc_normal_(tensor, std=scale, a=-2 * scale, b=2 * scale)
 
 
 def rms_norm(x: Tensor, eps: float, axis: int = -1) -> Tensor:
-    """`x / sqrt(mean(x^2) + eps)` over one axis, without a weight, in fp32, cast back."""
+    """`x / sqrt(mean(x^2) + eps)` over one axis, without a weight; computed in fp32 and cast back."""
     x32 = x.float()
     return (x32 * torch.rsqrt(x32.square().mean(axis, keepdim=True) + eps)).to(x.dtype)
 
 
-class _UseOfCopy(torch.autograd.Function):
-    """A copy of a weight in the place of the weight.
+class CastsWeights(nn.Module):
+    """A module that computes with a cast of its fp32 weights: a new cast at each use, or one held for many uses.
 
-    The gradient goes to the weight, in its own dtype: so the gradients of many uses are summed in fp32, as if each
-    use had cast the weight itself. (A copy that is part of the graph would sum them in bf16.)
+    What a cast is (a tensor, or several in some layout) is up to the subclass.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._held_cast: Any = None
+
+    def cast_weights(self, dtype: torch.dtype) -> Any:
+        """The weights in `dtype`, without gradient, in the form that this module computes with.
+
+        None if they already have that dtype.
+        """
+        raise NotImplementedError
+
+    @property
+    def held_cast(self) -> Any:
+        """The cast that this module holds, or None."""
+        return self._held_cast
+
+    def hold_cast(self, cast: Any) -> None:
+        """From now on compute with `cast`, a result of `cast_weights`. None: cast at each use."""
+        self._held_cast = cast
+
+
+class _UseCast(torch.autograd.Function):
+    """Computes with the cast of a weight, and passes the gradient to the weight itself, in fp32.
+
+    This way the gradients of many uses are summed in fp32, as if each use had cast the weight. (They would be summed in
+    bf16 if the cast were part of the graph.)
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, copy: Tensor) -> Tensor:
-        return copy.view_as(copy)
+    def forward(ctx: Any, weight: Tensor, cast: Tensor) -> Tensor:
+        return cast.view_as(cast)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return gradient.float(), None
 
 
-class CastedLinear(nn.Module):
+class CastedLinear(CastsWeights):
     """Linear layer with an fp32 weight, computed in the input's dtype. [..., in] -> [..., out]."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False):
         super().__init__()
         self.weight = nn.Parameter(trunc_normal_(torch.empty(out_features, in_features), in_features**-0.5))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
-        self.copy: Tensor | None = None  # of the weight, inside `cast_once`
 
-    def make_copy(self, dtype: torch.dtype) -> Tensor | None:
-        """The weight in `dtype`, without gradient; None where it has that dtype itself."""
+    def cast_weights(self, dtype: torch.dtype) -> Tensor | None:
+        """The weight [out, in] in `dtype`, without gradient; None if it already has that dtype."""
         return None if self.weight.dtype == dtype else self.weight.detach().to(dtype)
 
     def weight_as(self, dtype: torch.dtype) -> Tensor:
-        """The weight [out, in] in `dtype`."""
-        if self.copy is None or self.copy.dtype != dtype:
+        """The weight [out, in] in `dtype`: the held cast if it has that dtype, else a new one."""
+        cast: Tensor | None = self.held_cast
+        if cast is None or cast.dtype != dtype:
             return self.weight.to(dtype)
-        return _UseOfCopy.apply(self.weight, self.copy) if torch.is_grad_enabled() else self.copy
+        return _UseCast.apply(self.weight, cast) if torch.is_grad_enabled() else cast
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
@@ -94,46 +118,47 @@ class _MultiplyEach(torch.autograd.Function):
 
 
 def multiply_each(weight: Tensor, x: Tensor) -> Tensor:
-    """`weight @ x` of each example. [out, in], [batch, in, width] -> [batch, out, width]."""
+    """`weight @ x` for each example. [out, in], [batch, in, width] -> [batch, out, width]."""
     return _MultiplyEach.apply(weight, x)  # pyright: ignore[reportReturnType]
 
 
 @contextmanager
 def cast_once(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Inside the block the linear layers of `module` compute with copies of their weights made at its start."""
-    with _computing_with({layer: layer.make_copy(dtype) for layer in _copying_layers(module)}):
+    """Within the block `module` uses its weights as they were at the start, cast to `dtype` once for all uses."""
+    with _holding({part: part.cast_weights(dtype) for part in _casting_parts(module)}):
         yield
 
 
-def _copying_layers(module: nn.Module) -> "list[CastedLinear | Attention | SwiGLU]":
-    """Those of `module` that compute with a copy. One that is fused has its own of the weights of its layers."""
-    if isinstance(module, CastedLinear) or (isinstance(module, Attention | SwiGLU) and module.fused):
+def _casting_parts(module: nn.Module) -> list[CastsWeights]:
+    """The outermost modules in `module` that cast weights; each may also cast the weights of modules inside it."""
+    if isinstance(module, CastsWeights):
         return [module]
-    return [layer for child in module.children() for layer in _copying_layers(child)]
+    return [part for child in module.children() for part in _casting_parts(child)]
 
 
 @contextmanager
-def _computing_with(copies: Mapping[Any, Any]) -> Iterator[None]:
-    before = {layer: layer.copy for layer in copies}
-    for layer, copy in copies.items():
-        layer.copy = copy
+def _holding(casts: Mapping[CastsWeights, Any]) -> Iterator[None]:
+    """Within the block each module holds the given cast; afterwards it holds what it held before."""
+    before = {part: part.held_cast for part in casts}
+    for part, cast in casts.items():
+        part.hold_cast(cast)
     try:
         yield
     finally:
-        for layer, copy in before.items():
-            layer.copy = copy
+        for part, cast in before.items():
+            part.hold_cast(cast)
 
 
 def recomputed(module: nn.Module, *inputs: Any) -> Tensor:
-    """`module(*inputs)`, keeping for the backward pass the inputs alone; it computes the rest again, once.
+    """`module(*inputs)`, keeping only the inputs for the backward pass, which recomputes everything else.
 
-    The second time as the first: with the same copies of the weights (`cast_once` is over by then), so with the same
-    compiled graph, the same bits, and the same sums of gradients.
+    The recomputation uses the same casts of the weights (although `cast_once` has ended by then), and so the same
+    compiled graph; its results and sums of gradients are the same to the last bit.
     """
-    copies = {layer: layer.copy for layer in _copying_layers(module)}
+    casts = {part: part.held_cast for part in _casting_parts(module)}
 
     def compute(*inputs: Any) -> Tensor:
-        with _computing_with(copies):
+        with _holding(casts):
             return module(*inputs)
 
     return checkpoint(compute, *inputs, use_reentrant=False)  # pyright: ignore[reportReturnType]
@@ -149,14 +174,6 @@ class CastedEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         return F.embedding(ids, self.embedding_weight.to(self.dtype))
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """Cosines and sines of the rotary angles, fp32 [positions, head_dim]."""
-
-    cos: Tensor
-    sin: Tensor
 
 
 class RotaryEmbedding(nn.Module):
@@ -177,7 +194,7 @@ class RotaryEmbedding(nn.Module):
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate [batch, heads, positions, head_dim] by its positions, in fp32, cast back."""
+    """Rotate [batch, heads, positions, head_dim] by the angles of its positions, in fp32, and cast back."""
     x32 = x.float()
     first, second = x32.chunk(2, dim=-1)
     return (x32 * rotation.cos + torch.cat((-second, first), dim=-1) * rotation.sin).to(x.dtype)
@@ -186,8 +203,8 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 class Attention(nn.Module):
     """Multi-head self-attention over all positions, no biases. [batch, positions, hidden] -> the same.
 
-    The heads are `hidden // heads` wide each; where that does not divide evenly the attention is narrower
-    than the model (the published baseline: 12 heads of 42 in 512).
+    Each head is `hidden // heads` wide; if that does not divide evenly, the attention is narrower than the
+    model (the published baseline: 12 heads of 42 in 512).
     """
 
     def __init__(self, hidden_size: int, num_heads: int):
@@ -197,36 +214,21 @@ class Attention(nn.Module):
         width = self.head_dim * num_heads
         self.qkv_proj = CastedLinear(hidden_size, 3 * width)
         self.o_proj = CastedLinear(width, hidden_size)
-        self.fused = False  # whether `sublayer` is one operator
-        self.copy: fused_attention.Packed | None = None  # of the weights for that operator, inside `cast_once`
 
-    def sublayer(self, x: Tensor, rotation: Rotation | None, eps: float) -> Tensor:
+    def sublayer(self, x: Tensor, view: View, eps: float) -> Tensor:
         """`norm(x + attention(x))`."""
-        if not self.fused:
-            return rms_norm(x + self(x, rotation), eps)
-        angles = None if rotation is None else (rotation.cos, rotation.sin)
-        weights, packed = (self.qkv_proj.weight, self.o_proj.weight), self.copy or self.make_copy(x.dtype)
-        return fused_attention.attention(x, *weights, packed, angles, self.num_heads, eps)
+        return rms_norm(x + self(x, view), eps)
 
-    @property
-    def fits_fused(self) -> bool:
-        """Whether the widths are such that the operator can compute this."""
-        return self.head_dim % PANEL == 0 and self.o_proj.weight.shape[0] % PANEL == 0
-
-    def make_copy(self, dtype: torch.dtype) -> fused_attention.Packed:
-        """The weights as the operator of `sublayer` reads them, always bf16."""
-        return fused_attention.pack(self.qkv_proj.weight, self.o_proj.weight, backward=torch.is_grad_enabled())
-
-    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+    def forward(self, x: Tensor, view: View) -> Tensor:
         # one projection holds all query heads, then all key heads, then all value heads
         q, k, v = rearrange(self.qkv_proj(x), "b s (qkv h d) -> qkv b h s d", qkv=3, h=self.num_heads)
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        y = self.attend(q, k, v, rotation)
+        if view.rotation is not None:
+            q, k = rotate(q, view.rotation), rotate(k, view.rotation)
+        y = self.attend(q, k, v, view)
         return self.o_proj(rearrange(y, "b h s d -> b s (h d)"))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation | None) -> Tensor:
-        """The values weighted by attention, each [batch, heads, positions, head_dim]."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+        """The values weighted by attention; inputs and result are [batch, heads, positions, head_dim]."""
         return attend(q, k, v)
 
 
@@ -238,7 +240,7 @@ def swiglu_width(width: int, expansion: float) -> int:
 class SwiGLU(nn.Module):
     """`down(silu(gate(x)) * up(x))` (arXiv 2002.05202), no biases, over the last axis or over another.
 
-    The inner width is `inner` where it is given, else `swiglu_width(width, expansion)`.
+    The inner width is `inner` if it is given, else `swiglu_width(width, expansion)`.
     """
 
     def __init__(self, width: int, expansion: float, inner: int | None = None, over_positions: bool = False):
@@ -247,8 +249,6 @@ class SwiGLU(nn.Module):
         self.gate_up_proj = CastedLinear(width, 2 * inner)
         self.down_proj = CastedLinear(inner, width)
         self.over_positions = over_positions
-        self.fused = False  # whether `sublayer` is one operator
-        self.copy: fused_swiglu.Packed | None = None  # of the weights for that operator, inside `cast_once`
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> the same; `over_positions` [batch, width, hidden] -> the same."""
@@ -261,29 +261,14 @@ class SwiGLU(nn.Module):
         return self.down_proj(silu(gate) * up)
 
     def sublayer(self, x: Tensor, eps: float) -> Tensor:
-        """`norm(x + swiglu(x))`, the norm over the same axis as the SwiGLU."""
-        if not self.fused:
-            return rms_norm(x + self(x), eps, axis=1 if self.over_positions else -1)
-        compute = fused_swiglu.positions if self.over_positions else fused_swiglu.rows
-        packed = self.copy or self.make_copy(x.dtype)
-        return compute(x, self.gate_up_proj.weight, self.down_proj.weight, packed, eps)
-
-    @property
-    def fits_fused(self) -> bool:
-        """Whether the widths are such that the operator can compute this (over positions: the inner one)."""
-        width, inner = self.down_proj.weight.shape
-        return inner % PANEL == 0 and (self.over_positions or width % PANEL == 0)
-
-    def make_copy(self, dtype: torch.dtype) -> fused_swiglu.Packed:
-        """The weights as the operator of `sublayer` reads them, always bf16."""
-        pack = fused_swiglu.pack_positions if self.over_positions else fused_swiglu.pack_rows
-        return pack(self.gate_up_proj.weight, self.down_proj.weight, backward=torch.is_grad_enabled())
+        """`norm(x + swiglu(x))`, with the norm over the same axis as the SwiGLU."""
+        return rms_norm(x + self(x), eps, axis=1 if self.over_positions else -1)
 
 
 class Block(nn.Module):
     """Post-norm block: `h = norm(h + mix(h)); h = norm(h + swiglu(h))`. [batch, positions, hidden] -> the same.
 
-    `mix` is attention, or with `mlp_t` a SwiGLU over the positions, whose norm runs over the positions too.
+    `mix` is attention, or with `mlp_t` a SwiGLU over the positions, whose norm is over the positions too.
     """
 
     def __init__(self, hidden_size: int, num_heads: int, expansion: float, positions: int, mlp_t: bool, eps: float):
@@ -295,14 +280,9 @@ class Block(nn.Module):
             self.mlp_t, self.self_attn = None, Attention(hidden_size, num_heads)
         self.mlp = SwiGLU(hidden_size, expansion)
 
-    def forward(self, h: Tensor, rotation: Rotation | None) -> Tensor:
+    def forward(self, h: Tensor, view: View) -> Tensor:
         if self.mlp_t is not None:
             h = self.mlp_t.sublayer(h, self.eps)
         elif self.self_attn is not None:
-            h = self.self_attn.sublayer(h, rotation, self.eps)
+            h = self.self_attn.sublayer(h, view, self.eps)
         return self.mlp.sublayer(h, self.eps)
-
-    @property
-    def sublayers(self) -> "list[Attention | SwiGLU]":
-        """Mixing, then the SwiGLU over the channels."""
-        return [m for m in (self.mlp_t, self.self_attn, self.mlp) if m is not None]

@@ -1,4 +1,4 @@
-"""Losses and the loss head: what one supervised ACT step is trained on and how it is measured."""
+"""Token losses, and the loss head: the loss and the metrics of one supervised ACT step."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -51,7 +51,11 @@ class ACTLossHead(nn.Module):
     Loss per example: mean token loss + 0.5 * (BCE(q_halt, all tokens right) + BCE(q_continue, target)), **summed**
     over the batch; the caller divides by the global batch size. (TRM paper, section 4, figure 3.)
 
-    Class attributes: loss_types, the token losses that there are.
+    Class attributes:
+        loss_types: the token losses that `loss_type` may name.
+
+    Raises:
+        ValueError: there is no such `loss_type`.
     """
 
     loss_types: ClassVar[dict[str, TokenLoss]] = TOKEN_LOSSES
@@ -79,12 +83,12 @@ class ACTLossHead(nn.Module):
         Args:
             carry: the slots.
             batch: examples for the slots that have halted: inputs, labels [batch, seq], puzzle_identifiers [batch].
-            return_keys: outputs wanted back, of logits, preds, q_halt_logits, q_continue_logits, target_q_continue.
-            min_steps: steps that each slot must at least make, int [batch]; drawn here when absent (see
+            return_keys: outputs to return, out of logits, preds, q_halt_logits, q_continue_logits, target_q_continue.
+            min_steps: minimum number of steps for each slot, int [batch]; drawn here if None (see
                 `models.act.draw_min_steps`).
 
         Returns:
-            (new carry, summed loss, metrics, the outputs asked for, whether all slots have halted). Metrics are sums:
+            (new carry, summed loss, metrics, the requested outputs, whether all slots have halted). Metrics are sums:
             count, accuracy, exact_accuracy, q_halt_accuracy and steps over the slots that halted on this step and
             have a label; the losses over the whole batch.
         """
@@ -119,7 +123,7 @@ class ACTLossHead(nn.Module):
 
 
 class Score:
-    """How well predictions [batch, seq] and halting logits [batch] fit labels [batch, seq]; fields are [batch]."""
+    """How well predictions [batch, seq] and halting logits [batch] fit labels [batch, seq]; scores are [batch]."""
 
     def __init__(self, preds: Tensor, q_halt_logits: Tensor, labels: Tensor):
         valid = labels != IGNORE_LABEL_ID

@@ -1,4 +1,4 @@
-"""silu(x) = x * sigmoid(x): torch's own, and in compiled bf16 code for the CPU one that costs two thirds of it."""
+"""silu(x) = x * sigmoid(x): torch's, and one for compiled bf16 code on the CPU that takes two thirds of the time."""
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,8 @@ def silu(x: Tensor) -> Tensor:
 def fast_sigmoid(x: Tensor) -> Tensor:
     """sigmoid(x) in fp32: relative error below 5e-5 for |x| < 8 and 4e-4 for |x| < 12, where bf16 rounds by 4e-3.
 
-    e^x = (e^t)^32 with t = x / 32, and e^t = (1 + t/2 + t^2/12) / (1 - t/2 + t^2/12) (Pade). One division and no
-    exponential, which the compiler would take from a library at twice the cost.
+    e^x = (e^t)^32 with t = x / 32, and e^t = (1 + t/2 + t^2/12) / (1 - t/2 + t^2/12) (Pade). This takes one
+    division and no exponential, for which the compiler would call a library at twice the cost.
     """
     t = x.clamp(-30.0, 30.0) * (1 / 32)
     even, odd = t * t * (1 / 12) + 1, t * 0.5

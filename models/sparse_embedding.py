@@ -1,4 +1,4 @@
-"""The puzzle embedding: a large table of which a batch touches a few rows, trained by sign descent on those rows."""
+"""The puzzle embedding: a large table of which a batch uses a few rows, trained by sign descent on those rows."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,7 +34,9 @@ class SparsePuzzleEmbedding(nn.Module):
         return rows.to(self.dtype)
 
     def take_gradient(self) -> tuple[Tensor, Tensor] | None:
-        """(ids [batch], gradient [batch, width]) of the last forward and backward, once; None without one."""
+        """(ids [batch], gradient [batch, width]) of the last forward and backward pass; None if there is none.
+
+        The gradient is cleared, so a second call returns None."""
         rows, ids = self.local_weights, self.local_ids
         self.local_weights = self.local_ids = None
         if rows is None or ids is None or rows.grad is None:
@@ -43,10 +45,10 @@ class SparsePuzzleEmbedding(nn.Module):
 
 
 class SparseSignSGD(Optimizer):
-    """Sign descent on the touched rows: `row = row * (1 - lr * weight_decay) - lr * sign(gradient)`.
+    """Sign descent on the rows in the batch: `row = row * (1 - lr * weight_decay) - lr * sign(gradient)`.
 
-    The gradient of a row is the sum over the batch and over all ranks. Rows not in the batch do not move. There is
-    no state. With gradient accumulation call `collect()` after each backward; `step()` applies all that was collected.
+    The gradient of a row is the sum over the batch and over all ranks. Other rows do not change. The optimizer has
+    no state. With gradient accumulation, call `collect()` after each backward pass; `step()` applies the sum.
     """
 
     def __init__(self, embeddings: Iterable[SparsePuzzleEmbedding], lr: float = 1e-2, weight_decay: float = 0.1):
@@ -55,7 +57,7 @@ class SparseSignSGD(Optimizer):
         super().__init__([e.weights for e in self.embeddings], {"lr": lr, "weight_decay": weight_decay})
 
     def collect(self) -> None:
-        """Take the gradient of the last backward off the embeddings."""
+        """Take the gradient of the last backward pass from each embedding."""
         for embedding, collected in zip(self.embeddings, self._collected, strict=True):
             gradient = embedding.take_gradient()
             if gradient is not None:
@@ -63,7 +65,11 @@ class SparseSignSGD(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Apply and forget the collected gradients. All ranks must hold equally many rows."""
+        """Apply the collected gradients and clear them. All ranks must have collected equally many rows.
+
+        Raises:
+            ValueError: a closure is given.
+        """
         if closure is not None:
             raise ValueError("SparseSignSGD takes no closure")
         self.collect()

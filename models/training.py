@@ -1,29 +1,28 @@
-"""The state of a training run and one step of it, the same for every entry point."""
+"""The state of a training run, and one training step; both training programs use it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from models import fused
+from models.acceleration import Acceleration
 from models.act import Carry, draw_min_steps
 from models.ema import EMA
 from models.losses import ACTLossHead
 from models.sparse_embedding import SparseSignSGD
-from utils.config import OptimizationConfig
 from utils.distributed import GradientSum, Ranks, SummedScalars, gather_rows
 from utils.errors import UserError
 from utils.optimizers import AdamATan2, learning_rate, make_optimizer
-
-_EXPLORATION = 4  # what the random stream is for; the batches use 1 to 3
+from utils.random_streams import Stream
+from utils.settings import OptimizationConfig
 
 
 class StepMetrics:
-    """What a step measured. The device may still be at it: `read` waits for it, so read a step late in a loop."""
+    """The metrics of a step. The device may still be computing them and `read` waits for it, so read one step later."""
 
     def __init__(self, sums: dict[str, Tensor], config: OptimizationConfig, extra: dict[str, float | Tensor]):
         self._sums, self._config, self._extra = SummedScalars(sums), config, extra
@@ -43,27 +42,59 @@ class StepMetrics:
         return metrics | {name: float(value) for name, value in self._extra.items()}
 
 
+class PuzzleEmbRates(NamedTuple):
+    """How the rows of the puzzle embedding are trained: by sign descent (`models.sparse_embedding.SparseSignSGD`)."""
+
+    lr: float = 0.0
+    weight_decay: float = 0.0
+
+
+UNTRAINED = PuzzleEmbRates()
+
+
 class TrainState:
     """Model, optimizers, EMA and the slots of this rank.
 
     Attributes:
-        step: steps made.
+        step: optimizer steps taken.
         carries: the slots, one carry for each micro-batch of gradient accumulation.
-        ema: the averages, or None.
+        ema: the averages of the weights, or None.
     """
 
-    def __init__(self, head: ACTLossHead, config: OptimizationConfig, ranks: Ranks, total_steps: int):
-        self.head, self.config, self.ranks, self.total_steps = head, config, ranks, total_steps
+    def __init__(
+        self,
+        head: ACTLossHead,
+        config: OptimizationConfig,
+        ranks: Ranks,
+        total_steps: int,
+        warmup_steps: int = 0,
+        puzzle_emb: PuzzleEmbRates = UNTRAINED,
+        freeze_weights: bool = False,
+    ):
+        """Create the state before the first step.
+
+        Args:
+            head: the model, on its device.
+            config: how the weights are trained.
+            ranks: the rank of this process, and how many there are.
+            total_steps: steps of the learning-rate schedule.
+            warmup_steps: steps at the start in which the learning rate rises.
+            puzzle_emb: how the puzzle embedding is trained, if there is one.
+            freeze_weights: train only the puzzle embedding.
+
+        Raises:
+            UserError: there is nothing to train.
+        """
+        self.head, self.config, self.ranks = head, config, ranks
+        self.total_steps, self.warmup_steps, self.puzzle_emb = total_steps, warmup_steps, puzzle_emb
         self.step = 0
         self.carries: list[Carry] = []
-        if config.freeze_weights:
+        if freeze_weights:
             head.requires_grad_(False)
-        for level in head.model.levels:
-            level.recomputes = config.activation_checkpointing
         self.parameters = {name: p for name, p in head.named_parameters() if p.requires_grad}
         self.gradients = GradientSum(self.parameters.values())
         self.ema = EMA(head, config.ema_rate) if config.ema else None
-        self._averages_in_step = False  # whether the optimizer's pass updates the averages too
+        self._averages_in_step = False  # whether the optimizer's step also updates the averages
         self.dense: Optimizer | None = None
         if self.parameters:
             betas = (config.beta1, config.beta2)
@@ -71,28 +102,17 @@ class TrainState:
             self.dense = make_optimizer(config.optimizer, parameters, config.lr, betas, config.weight_decay)
         self.sparse: SparseSignSGD | None = None
         if head.model.puzzle_emb is not None:
-            self.sparse = SparseSignSGD([head.model.puzzle_emb], config.puzzle_emb_lr, config.puzzle_emb_weight_decay)
+            self.sparse = SparseSignSGD([head.model.puzzle_emb], puzzle_emb.lr, puzzle_emb.weight_decay)
         if self.dense is None and self.sparse is None:
             raise UserError("freeze_weights=true leaves nothing to train: the model has no puzzle embedding.")
 
-    def fuse(self, setting: bool | Literal["auto"]) -> tuple[bool, str]:
-        """Use operators made for this CPU where there are any, for the blocks and for AdamATan2 with the EMA.
+    def use_fast_update(self, acceleration: Acceleration) -> None:
+        """From now on have AdamATan2 update each parameter and its average in one pass, if one is available.
 
-        Returns (whether it does, reason), of the blocks; see `ACTModel.fuse`.
+        This is the operator in `acceleration`, or else a compiled pass if the blocks are compiled too.
         """
-        fuses, reason = self.head.model.fuse(setting)
-        if fuses:
-            self._update_in_one_pass(fused.optimizer_update())
-        return fuses, reason
-
-    def compile(self) -> None:
-        """Compile what a step does and is not fused: the blocks of the recursion, and AdamATan2 with the EMA."""
-        self.head.model.compile_recursion()
-        if not self._averages_in_step:
-            self._update_in_one_pass(None)
-
-    def _update_in_one_pass(self, update: Callable[..., None] | None) -> None:
-        if isinstance(self.dense, AdamATan2):
+        update = acceleration.optimizer_update
+        if isinstance(self.dense, AdamATan2) and (update is not None or acceleration.compiled):
             averages: dict[Tensor, Tensor] = {}
             if self.ema is not None:
                 averages = {p: self.ema.shadow[name] for name, p in self.parameters.items()}
@@ -100,12 +120,12 @@ class TrainState:
             self._averages_in_step = True
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Inside the block the model has its averaged weights, where averages are on."""
+        """Within the block the model has its averaged weights, if averaging is on."""
         return self.ema.applied() if self.ema is not None else nullcontext()
 
     @property
     def local_batch_size(self) -> int:
-        """Rows of this rank."""
+        """Rows of the global batch on this rank."""
         return self.config.global_batch_size // self.ranks.world_size
 
     def train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
@@ -135,14 +155,14 @@ class TrainState:
         return StepMetrics(sums, self.config, self.update())
 
     def update(self) -> dict[str, float | Tensor]:
-        """Clip the gradients, step both optimizers at the rate of this step, average. Returns what it has to report."""
+        """Clip the gradients, step both optimizers at the rate of this step, update the averages. Returns metrics."""
         config = self.config
         extra: dict[str, float | Tensor] = {}
         if config.grad_clip_norm is not None:
             extra["optim/grad_norm"] = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.grad_clip_norm)
-        for optimizer, base in ((self.dense, config.lr), (self.sparse, config.puzzle_emb_lr)):
+        for optimizer, base in ((self.dense, config.lr), (self.sparse, self.puzzle_emb.lr)):
             if optimizer is not None:
-                rate = learning_rate(base, self.step, self.total_steps, config.lr_warmup_steps, config.lr_min_ratio)
+                rate = learning_rate(base, self.step, self.total_steps, self.warmup_steps, config.lr_min_ratio)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.step()
@@ -159,8 +179,10 @@ class TrainState:
         return [{name: value[start : start + size] for name, value in batch.items()} for start in starts]
 
     def _exploration(self) -> Tensor:
-        """Least steps of this rank's slots: drawn for the global batch from (seed, step), so there is no state."""
-        seed = int(np.random.SeedSequence((self.config.seed, _EXPLORATION, self.step)).generate_state(1, np.uint64)[0])
+        """Minimum steps of this rank's slots, drawn for the global batch from (seed, step), so there is no state."""
+        seed = int(
+            np.random.SeedSequence((self.config.seed, Stream.EXPLORATION, self.step)).generate_state(1, np.uint64)[0]
+        )
         generator = torch.Generator().manual_seed(seed >> 1)
         model = self.head.model.config
         drawn = draw_min_steps(
@@ -172,9 +194,9 @@ class TrainState:
     # -- saving and resuming ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resume needs besides the weights file, on the CPU; nothing depends on the number of ranks.
+        """Everything that a resume needs besides the weights file, on the CPU, independent of the number of ranks.
 
-        Collective: every rank must call it; it is empty on all but rank 0.
+        Collective: every rank must call it. The result is empty on all ranks but rank 0.
         """
         carry = _concatenate(self.carries).map(gather_rows) if self.carries else None
         if not self.ranks.is_main:
@@ -189,7 +211,7 @@ class TrainState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict()`. The weights file (buffers, puzzle table) has been loaded into the head before."""
+        """Continue from `state_dict()`. The weights file (buffers, puzzle table) must have been loaded before."""
         self.step = state["step"]
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -228,8 +250,8 @@ def _optimizer_state(optimizer: Optimizer, parameters: Mapping[str, torch.nn.Par
 def _load_optimizer_state(
     optimizer: Optimizer, parameters: Mapping[str, torch.nn.Parameter], saved: Mapping[str, Any]
 ) -> None:
-    # Through the optimizer's own loader, which knows what belongs on which device. Copies, because the file is memory-
-    # mapped; rates and decay are those of the configuration, not of the file.
+    # This uses the optimizer's own loader, which knows the device of each tensor. The tensors are copied because the
+    # file is memory-mapped. Learning rate and decay come from the configuration, not from the file.
     names = list(parameters)
     state = {
         names.index(name): {key: value.clone() if isinstance(value, Tensor) else value for key, value in values.items()}

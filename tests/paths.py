@@ -1,4 +1,4 @@
-"""Where the tests find data that is not part of the program; a test that needs it is skipped where it is absent."""
+"""Where the tests find data that is not part of the program. Tests that need it are skipped if it is absent."""
 
 from pathlib import Path
 

@@ -27,5 +27,6 @@ def take_part(work: Work, rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=patience)
     try:
         work(rank, folder)
+        dist.barrier()  # gloo may abort a process whose peer has left while its threads still run
     finally:
         dist.destroy_process_group()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,18 @@ import generate
 import pretrain
 import pretrain_text
 from dataset.shards import ARRAYS, PuzzleDatasetMetadata, write_identifiers, write_split
-from dataset.sudoku import generate_puzzles, parse_box
+from dataset.tasks.sudoku.generate import generate_puzzles
+from dataset.tasks.sudoku.rules import parse_box
 from utils.hydra import hydra_main
+from utils.settings import EvaluateConfig, GenerateConfig, PretrainConfig, TextConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-# program -> its configuration and what runs it
-PROGRAMS = {
-    "pretrain": ("cfg_pretrain", pretrain.run),
-    "pretrain_text": ("cfg_tinystories_1m", pretrain_text.run),
-    "evaluate": ("cfg_evaluate", evaluate.run),
-    "generate": ("cfg_generate", generate.run),
+# program -> its configuration, the class of its settings and what runs it
+PROGRAMS: dict[str, tuple[str, type[Any], Callable[[Any], object]]] = {
+    "pretrain": ("cfg_pretrain", PretrainConfig, pretrain.run),
+    "pretrain_text": ("cfg_tinystories_1m", TextConfig, pretrain_text.run),
+    "evaluate": ("cfg_evaluate", EvaluateConfig, evaluate.evaluate),
+    "generate": ("cfg_generate", GenerateConfig, generate.generate),
 }
 
 # a model that trains in milliseconds

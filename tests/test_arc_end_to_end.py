@@ -1,4 +1,4 @@
-"""ARC from the Kaggle files to a submission: train, the same on two processes, adapt to new tasks and predict them."""
+"""ARC from the Kaggle files to a submission: train in one process and in two, adapt to new tasks and predict them."""
 
 import json
 from pathlib import Path
@@ -61,6 +61,7 @@ def train(data: Path, folder: Path, processes: int) -> None:
     start("pretrain.py", ["experiment=arc1", *arguments(**settings)], folder.parent, processes)
 
 
+@pytest.mark.thorough
 def test_trains_and_two_processes_equal_one(data: Path, trained: Path, tmp_path: Path):
     train(data, tmp_path / "two", processes=2)
     one, two = metrics(trained), metrics(tmp_path / "two")
@@ -76,6 +77,7 @@ def test_trains_and_two_processes_equal_one(data: Path, trained: Path, tmp_path:
     assert len(submission) == 400
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("freeze", [False, True])
 def test_adapts_to_new_tasks(trained: Path, tmp_path: Path, freeze: bool):
     steps = 6 if freeze else 24

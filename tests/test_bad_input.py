@@ -1,4 +1,4 @@
-"""Bad input ends with one clear message and status 2: what was given, what is allowed, how to mend it."""
+"""Bad input ends with one clear message and status 2: what was given, what is allowed, how to fix it."""
 
 import resource
 import shutil
@@ -80,6 +80,7 @@ def test_truncated_shard(data: Path, tmp_path: Path):
     refused("pretrain", tiny(broken, tmp_path / "run"), str(file), "truncated", "Build the data set again")
 
 
+@pytest.mark.thorough
 def test_labels_out_of_vocabulary(data: Path, tmp_path: Path):
     broken = shutil.copytree(data, tmp_path / "broken")
     file = broken / "test" / "all__labels.npy"
@@ -130,6 +131,7 @@ def test_evaluation_on_other_puzzles(data: Path, trained: Path, tmp_path: Path):
     refused("evaluate", [weights, f"data_paths=[{renamed}]", "device=cpu"], "identifiers.json is not the one")
 
 
+@pytest.mark.thorough
 def test_disk_full_while_a_checkpoint_is_written(data: Path, tmp_path: Path):
     folder = tmp_path / "run"
     args = [*tiny(data, folder, checkpoint_every_steps=2, max_steps=2)]
@@ -149,6 +151,7 @@ def test_disk_full_while_a_checkpoint_is_written(data: Path, tmp_path: Path):
     assert (folder / "step_4").exists()
 
 
+@pytest.mark.thorough
 def test_exit_status_and_output_of_the_program(tmp_path: Path):
     output, status = start_process(command("pretrain.py", ["experiment=quickstart", "epoch=3"]), tmp_path)
     assert status == 2

@@ -1,4 +1,4 @@
-"""A run whose training data stays on the device is the run that loads it, bit for bit."""
+"""A run whose training data stays on the device gives the same result as one that loads it, bit for bit."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Two processes train exactly what one does."""
+"""Training in two processes gives the same metrics and weights as in one."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import torch
 from tests.runs import metrics, start, tiny, write_sudoku
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("batch", [6, 16])
 def test_two_processes_equal_one(tmp_path: Path, batch: int):
     data = write_sudoku(tmp_path / "data", groups=40, tests=7)

@@ -13,6 +13,7 @@ from tests.runs import arguments, start, tiny, write_sudoku
 PUBLISHED = SHARED / "oracles" / "published_checkpoint"
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published checkpoint is not here")
 @pytest.mark.parametrize("processes", [0, 2])
 def test_published_checkpoint(tmp_path: Path, processes: int):
@@ -39,6 +40,7 @@ def test_evaluation_of_a_run_repeats_its_last_metrics(tmp_path: Path):
     )
 
 
+@pytest.mark.thorough
 def test_early_halting_is_the_same_over_two_processes(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=12, tests=29)
     # so short a training leaves the halting head unsure, so answers count as final once they stay

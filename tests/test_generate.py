@@ -1,4 +1,4 @@
-"""Stories: the drawing of tokens against naive loops, and generate.py from the checkpoint to the file."""
+"""Generating stories: the drawing of tokens against naive loops, and generate.py from the checkpoint to the file."""
 
 import json
 import shutil
@@ -80,6 +80,7 @@ def test_it_stops_at_the_end_token(model: TextModel):
     assert (cut.tokens, cut.ended) == (found.tokens, "length")
 
 
+@pytest.mark.thorough
 def test_a_story_depends_on_its_prompt_settings_and_seed_alone(model: TextModel):
     samplings = [Sampling(1.0, None, 1), Sampling(1.3, 5, 1), Sampling(0.7, 3, 2)]
     alone = [continued(model, [p], [s])[0] for p, s in zip(PROMPTS, samplings, strict=True)]
@@ -130,6 +131,7 @@ def asked(trained: Path, output: Path, *more: str) -> list[str]:
     return [f"load_checkpoint={trained}", prompt, f"output={output}", "device=cpu", "max_new_tokens=60", *more]
 
 
+@pytest.mark.thorough
 def test_a_trained_model_ends_its_stories(trained: Path, tmp_path: Path):
     output = start("generate.py", asked(trained, tmp_path / "out.jsonl", "temperature=0.5", "seed=[0,1,2,3]"), tmp_path)
     found = records(tmp_path / "out.jsonl")

@@ -1,7 +1,7 @@
-"""The first losses of each architecture, recorded when the recorded runs of the published code agreed.
+"""The first losses of each architecture, against losses recorded when the code agreed with runs of the published code.
 
-They guard the whole path from seed to loss where those runs are not at hand. After a change that is meant to alter
-numbers, `python -m tests.test_golden` writes them anew.
+They check the whole path from seed to loss where the recorded runs are not available. After a change that is meant to
+alter the numbers, `python -m tests.test_golden` records them again.
 """
 
 import json
@@ -11,25 +11,23 @@ import pytest
 import torch
 
 from models.losses import ACTLossHead
-from models.training import TrainState
-from tests.models.small import ARCHITECTURES, small_batch, small_model
-from utils.config import OptimizationConfig
+from tests.models.small import ARCHITECTURES, small_batch, small_model, train_state
 from utils.distributed import Ranks
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 STEPS, BATCH = 8, 6
-CONFIG = OptimizationConfig(
-    global_batch_size=BATCH,
-    lr=1e-3,
-    lr_min_ratio=0.1,
-    lr_warmup_steps=2,
-    beta1=0.9,
-    beta2=0.95,
-    weight_decay=0.1,
-    puzzle_emb_lr=1e-2,
-    puzzle_emb_weight_decay=0.1,
-    ema=True,
-)
+SETTINGS = {
+    "global_batch_size": BATCH,
+    "lr": 1e-3,
+    "lr_min_ratio": 0.1,
+    "lr_warmup_steps": 2,
+    "beta1": 0.9,
+    "beta2": 0.95,
+    "weight_decay": 0.1,
+    "puzzle_emb_lr": 1e-2,
+    "puzzle_emb_weight_decay": 0.1,
+    "ema": True,
+}
 RUNS = {
     **{name: (name, {}) for name in ARCHITECTURES},
     "trm_mlp_t": ("trm", {"mlp_t": True, "pos_encodings": "none"}),
@@ -41,7 +39,7 @@ RUNS = {
 def losses(run: str) -> list[list[float]]:
     """[lm_loss, q_halt_loss (, q_continue_loss), slots halted] of each step."""
     architecture, overrides = RUNS[run]
-    state = TrainState(ACTLossHead(small_model(architecture, **overrides)), CONFIG, Ranks(), total_steps=STEPS)
+    state = train_state(ACTLossHead(small_model(architecture, **overrides)), SETTINGS, Ranks(), total_steps=STEPS)
     found = []
     for step in range(1, STEPS + 1):
         metrics = state.train_step(small_batch(BATCH, seed=step))

@@ -10,16 +10,18 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from dataset.text.feed import kept_batches
+from dataset.text.opening import plan_rows
 from models.factory import check_arch, make_head
-from pretrain_text import kept_batches, plan_steps
 from tests.paths import SHARED
 from tests.runs import different, kill_at, metrics, refused, start, tensors, tiny
 from tests.text_runs import tiny_text, write_text
 from utils.checkpoint import load_train_state, load_weights, train_state_path, weights_path
-from utils.config import TextConfig, plain, read_yaml, validate
+from utils.config import plain, read_yaml, validate
 from utils.errors import UserError
 from utils.hydra import CONFIG_DIR
 from utils.optimizers import learning_rate
+from utils.settings import TextConfig
 
 PARAMETERS = {
     "cfg_tinystories_1m": 1_066_114,
@@ -31,7 +33,6 @@ PARAMETERS = {
 }
 MOE = {
     "arch": "text_moeut",
-    "arch.inner_size": None,
     "arch.num_heads": 1,
     "arch.num_experts": 4,
     "arch.expert_size": 16,
@@ -99,18 +100,17 @@ def test_configuration_has_the_published_settings(name: str):
 
 def test_sequences_make_steps():
     config = composed("cfg_tinystories_1m")
-    total, evaluations = plan_steps(config, keep=4)
+    total, evaluations = plan_rows(config, keep=4)
     assert total == 2_100_000 // 64 * 4 == 131_248
     assert len(evaluations) == 209  # 2,099,968 sequences reach the 209th multiple of 10,000
     assert min(evaluations) == 157 * 4  # 157 batches of 64 are the first 10,000 sequences
     assert all(step % 4 == 0 for step in evaluations)
     assert max(evaluations) <= total
-    optimization = config.optimization(total)
-    assert optimization.lr_warmup_steps == round(0.02 * 131_248)
-    assert plan_steps(composed("cfg_tinystories_1m", "max_sequences=130", "eval_interval=1"), keep=1) == (2, {1, 2})
-    assert plan_steps(composed("cfg_tinystories_1m", "max_sequences=130", "eval_interval=null"), keep=3) == (6, set())
+    assert config.lr_warmup_ratio * total == pytest.approx(0.02 * 131_248)
+    assert plan_rows(composed("cfg_tinystories_1m", "max_sequences=130", "eval_interval=1"), keep=1) == (2, {1, 2})
+    assert plan_rows(composed("cfg_tinystories_1m", "max_sequences=130", "eval_interval=null"), keep=3) == (6, set())
     with pytest.raises(UserError, match="max_sequences=63 make no whole batch of global_batch_size=64"):
-        plan_steps(composed("cfg_tinystories_1m", "max_sequences=63"), keep=4)
+        plan_rows(composed("cfg_tinystories_1m", "max_sequences=63"), keep=4)
 
 
 def test_a_batch_is_kept_and_a_resume_reads_it_again():
@@ -207,6 +207,7 @@ def test_more_steps_in_evaluation(data: Path, trained: Path, tmp_path: Path):
 # -- resume and ranks --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_killed_and_resumed_equals_uninterrupted(data: Path, tmp_path: Path):
     # saved after every fifth step, so in the middle of batches too
     settings = {"checkpoint_every_steps": 5, "checkpoint_every_eval": False, "ema": True, "ema_rate": 0.9}
@@ -252,6 +253,7 @@ def same_runs(one: Path, two: Path) -> None:
     assert different(*states) == []
 
 
+@pytest.mark.thorough
 def test_two_processes_equal_one(data: Path, tmp_path: Path):
     settings = {**MOE, "arch.halt_max_steps": 3, "max_sequences": 24, "eval_interval": 12}
     start("pretrain_text.py", tiny_text(data, tmp_path / "one", **settings), tmp_path)

@@ -1,4 +1,4 @@
-"""A file of the shape of the published ARC-1 checkpoint: compiled prefix, foreign keys, 876,406 puzzle embeddings."""
+"""A file in the form of the published ARC-1 checkpoint: compiled prefix, unknown keys, 876,406 puzzle embeddings."""
 
 import json
 import os
@@ -85,6 +85,7 @@ def write_published(folder: Path, rows: int, hidden: int, examples: int) -> tupl
     return folder / "step_155718", data
 
 
+@pytest.mark.thorough
 def test_a_small_one(tmp_path: Path):
     checkpoint, data = write_published(tmp_path / "published", rows=50, hidden=32, examples=5)
     args = [f"load_checkpoint={checkpoint}", f"data_paths=[{data}]", "device=cpu", "halt_max_steps=2", "save_path=out"]

@@ -1,4 +1,4 @@
-"""The command lines of the published code, as its README gives them, mean here what they mean there."""
+"""The command lines in the README of the published code have the same meaning here."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 
 from models.factory import check_arch, make_head
 from tests.runs import start, tiny, write_sudoku
-from utils.config import PretrainConfig, plain, validate
+from utils.config import plain, validate
 from utils.hydra import CONFIG_DIR, _lenient
+from utils.settings import PretrainConfig
 
 SHARED_BY_SUDOKU_AND_MAZE = """epochs=50000 eval_interval=5000 lr=1e-4 puzzle_emb_lr=1e-4 weight_decay=1.0
     puzzle_emb_weight_decay=1.0 arch.L_layers=2 arch.H_cycles=3 ema=True"""

@@ -1,4 +1,4 @@
-"""requirements.txt, for those who install with pip, says what pyproject.toml resolves to."""
+"""requirements.txt, for installing with pip, matches what pyproject.toml resolves to."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""A killed run that goes on is the run that was never killed, bit for bit."""
+"""A run that is killed and resumed equals a run that was never killed, bit for bit."""
 
 import random
 from pathlib import Path
@@ -14,6 +14,7 @@ STEPS = 60
 HALTING = {"arch.no_ACT_continue": False, "arch.halt_max_steps": 5}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("processes", [0, 2])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, processes: int):
     data = write_sudoku(tmp_path / "data", groups=18, tests=7)
@@ -37,6 +38,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, processes: int)
     assert different(one, two) == []
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=18, tests=7)
     whole, parts = tmp_path / "whole", tmp_path / "parts"

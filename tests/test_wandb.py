@@ -1,4 +1,4 @@
-"""W&B offline: a run directory with the configuration, the published metric names, and one id over a resume."""
+"""W&B offline: a run directory with the configuration, the published metric names, and the same id after a resume."""
 
 import json
 import struct
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from wandb.proto import wandb_internal_pb2
 
 from tests.runs import command, start_process, tiny, write_sudoku
@@ -42,6 +43,7 @@ def records(folder: Path) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.mark.thorough
 def test_offline_run_and_resume(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=12, tests=5)
     folder = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""A tiny text system: stories made of templates, a BPE trained on them, and a model that trains in milliseconds."""
+"""A tiny setup for text: stories from templates, a BPE trained on them, and a model that trains in milliseconds."""
 
 import json
 from pathlib import Path
@@ -78,4 +78,6 @@ def tiny_text(data: Path, folder: Path | None, **more: Any) -> list[str]:
         "checkpoint_path": folder,
         **more,
     }
+    if more.get("arch") == "text_moeut":
+        del settings["arch.inner_size"]  # experts have an expert_size
     return arguments(**settings)

@@ -1,7 +1,9 @@
-"""Checkpoints: `step_<N>`, the weights in the published format, and `step_<N>_train_state.pt`, what a resume needs too.
+"""Checkpoints: `step_<N>` holds the weights in the published format, `step_<N>_train_state.pt` the rest of the state.
 
-A file is written under a temporary name and renamed, so a checkpoint is there whole or not at all. The train state is
-written after the weights: where it exists, both do.
+Resuming needs both; evaluation and a new run from the weights need only the weights.
+
+A file is written under a temporary name and then renamed, so a checkpoint is either complete or absent. The train state
+is written after the weights, so if it exists, the weights exist too.
 """
 
 import os
@@ -15,38 +17,38 @@ from torch import Tensor, nn
 
 from utils.errors import UserError
 
-COMPILED_PREFIX = "_orig_mod."  # published files hold the state of a compiled model; its code loads no other names
+COMPILED_PREFIX = "_orig_mod."  # published weights come from a compiled model; the published code expects this
 TRAIN_STATE_SUFFIX = "_train_state.pt"
 TRAIN_STATE_VERSION = 1
 
 
 def weights_path(folder: Path, step: int) -> Path:
-    """The weights of `step`."""
+    """The path of the weights of `step`."""
     return folder / f"step_{step}"
 
 
 def train_state_path(folder: Path, step: int) -> Path:
-    """The train state of `step`."""
+    """The path of the train state of `step`."""
     return folder / f"step_{step}{TRAIN_STATE_SUFFIX}"
 
 
 def save_weights(folder: Path, step: int, head: nn.Module) -> None:
-    """Write the weights of `head` as they are now, with the published names."""
+    """Write the current weights of `head` under their published names."""
     _save({COMPILED_PREFIX + name: value for name, value in head.state_dict().items()}, weights_path(folder, step))
 
 
 def save_train_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
-    """Write the train state of `step`, then delete all but the `keep` newest ones (weights are never deleted)."""
+    """Write the train state of `step`, then delete all but the `keep` newest train states (never any weights)."""
     _save({"version": TRAIN_STATE_VERSION, **state}, train_state_path(folder, step))
     for old in _train_state_steps(folder)[:-keep]:
         train_state_path(folder, old).unlink()
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict of a weights file with the names of an uncompiled `ACTLossHead`, memory-mapped.
+    """The state dict of a weights file, memory-mapped, with the names of an uncompiled `ACTLossHead`.
 
     Raises:
-        UserError: the file is missing, corrupted, or holds something else.
+        UserError: the file is missing or corrupted, or does not hold weights.
     """
     state = _load(path)
     if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
@@ -56,10 +58,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_train_state(path: Path) -> dict[str, Any]:
-    """A train state.
+    """Read a train state.
 
     Raises:
-        UserError: the file is missing, corrupted, or of another version.
+        UserError: the file is missing or corrupted, or has another version.
     """
     state = _load(path)
     if state.get("version") != TRAIN_STATE_VERSION:
@@ -71,16 +73,16 @@ def load_train_state(path: Path) -> dict[str, Any]:
 
 
 def latest_step(folder: Path) -> int | None:
-    """The newest step of `folder` that can be resumed, or None."""
+    """The newest step in `folder` that can be resumed, or None if there is none."""
     steps = [step for step in _train_state_steps(folder) if weights_path(folder, step).exists()]
     return steps[-1] if steps else None
 
 
 def latest_weights(folder: Path) -> Path:
-    """The weights of the newest step of `folder`.
+    """The path of the newest weights in `folder`.
 
     Raises:
-        UserError: there are none.
+        UserError: the folder holds no weights.
     """
     steps = [int(path.name[5:]) for path in folder.glob("step_*") if path.name[5:].isdigit()]
     if not steps:
@@ -91,8 +93,14 @@ def latest_weights(folder: Path) -> Path:
 def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path, skip: tuple[str, ...] = ()) -> None:
     """Refuse weights of another architecture.
 
+    Args:
+        state: the weights, as `load_weights` returns them.
+        module: the module that is to load them.
+        path: the file that they come from, for the message.
+        skip: names whose shapes may differ.
+
     Raises:
-        UserError: names or shapes differ (other than those in `skip`); names some of them.
+        UserError: names or shapes differ; the message lists the first few differences.
     """
     mine = module.state_dict()
     missing = [name for name in mine if name not in state]
@@ -130,7 +138,7 @@ def _save(content: object, path: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        # torch reports a failed write as RuntimeError, with the operating system's error behind it
+        # torch reports a failed write as a RuntimeError that wraps the operating system's error
         causes = [error, error.__context__, error.__cause__]
         cause = next((e for e in causes if isinstance(e, OSError)), error)
         raise UserError(
@@ -155,11 +163,11 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _is_zip(path: Path) -> bool:
-    """Files of torch before 1.6 are no zip archives and cannot be memory-mapped."""
+    """Whether `path` is a zip archive; files from torch before 1.6 are not, and cannot be memory-mapped."""
     return path.is_file() and zipfile.is_zipfile(path)
 
 
 def _train_state_hint(path: Path) -> str:
     folder = path if path.is_dir() else path.parent
-    found = sorted(file.name for file in folder.glob("step_*")) if folder.is_dir() else []
-    return f" In {folder} there are: {', '.join(found[:8])}." if found else ""
+    names = sorted(file.name for file in folder.glob("step_*")) if folder.is_dir() else []
+    return f" In {folder} there are: {', '.join(names[:8])}." if names else ""

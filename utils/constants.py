@@ -1,4 +1,4 @@
-"""Numbers on which the data and the losses must agree."""
+"""Constants shared by the data sets and the losses."""
 
-IGNORE_LABEL_ID = -100  # the label that the losses and the accuracies skip
-NO_DOCUMENT = -1  # the document of a position of text that belongs to none: padding
+IGNORE_LABEL_ID = -100  # label that losses and accuracies ignore
+NO_DOCUMENT = -1  # document id of padding positions

@@ -1,20 +1,30 @@
-"""Which data a run was trained on, recorded beside its checkpoints, so that puzzle ids are never taken for others."""
+"""A record of the data that a run was trained on, kept with its checkpoints so that puzzle ids are never mixed up."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
 
 FILE = "train_data.json"
-_SAMPLE = 16 << 20  # bytes of the inputs that stand for all of them
+_SAMPLE = 16 << 20  # bytes of each array that go into its digest
 
 
-def write_data_record(folder: Path, roots: Sequence[Path], num_puzzle_identifiers: int) -> None:
-    """Record digests of the data sets and the size of the embedding table."""
+def write_data_record(
+    folder: Path, roots: Sequence[Path], num_puzzle_identifiers: int, sizes: Mapping[str, Any]
+) -> None:
+    """Record digests of the data sets, the size of the embedding table, and the sizes that describe the data.
+
+    Args:
+        folder: the run folder.
+        roots: folders of the data sets.
+        num_puzzle_identifiers: number of rows of the embedding table.
+        sizes: `seq_len`, `vocab_size` and `task` of the data (see `read_sizes`).
+    """
     record = {
+        **sizes,
         "num_puzzle_identifiers": num_puzzle_identifiers,
         "identifiers_sha256": {str(root): identifiers_digest(root) for root in roots},
         "train_sha256": {str(root): _train_digest(root) for root in roots},
@@ -22,10 +32,16 @@ def write_data_record(folder: Path, roots: Sequence[Path], num_puzzle_identifier
     (folder / FILE).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def check_same_puzzles(folder: Path, root: Path) -> None:
-    """Refuse a data set whose puzzles are other ones than those that the checkpoint in `folder` was trained on.
+def read_sizes(folder: Path) -> dict[str, Any]:
+    """`seq_len`, `vocab_size` and `task` of the data of the run in `folder`, those that were recorded."""
+    record = _read(folder) or {}
+    return {key: record[key] for key in ("seq_len", "vocab_size", "task") if key in record}
 
-    Published checkpoints have no record; for them only the size of the table can be compared.
+
+def check_same_puzzles(folder: Path, root: Path) -> None:
+    """Refuse a data set whose puzzles differ from those that the checkpoint in `folder` was trained on.
+
+    Published checkpoints have no record and are accepted here; for them only the size of the table can be compared.
 
     Raises:
         UserError: the digests of identifiers.json differ.
@@ -39,17 +55,21 @@ def check_same_puzzles(folder: Path, root: Path) -> None:
         )
 
 
-def same_puzzles(folder: Path, roots: Sequence[Path]) -> bool:
-    """Whether the checkpoint in `folder` is known to have been trained on the puzzles of `roots`, in this order."""
+def same_puzzles(folder: Path, roots: Sequence[Path]) -> bool | None:
+    """Whether the checkpoint in `folder` was trained on the puzzles of `roots`, in this order; None if not recorded."""
     record = _read(folder)
-    return record is not None and list(record["identifiers_sha256"].values()) == [identifiers_digest(r) for r in roots]
+    return (
+        None
+        if record is None
+        else list(record["identifiers_sha256"].values()) == [identifiers_digest(r) for r in roots]
+    )
 
 
 def check_same_data(folder: Path, roots: Sequence[Path]) -> None:
-    """Refuse to go on with a run whose training data were built anew and differently.
+    """Refuse to resume a run whose training data have since been rebuilt differently.
 
     Raises:
-        UserError: a digest differs.
+        UserError: the digest of a data set differs.
     """
     record = _read(folder)
     if record is None:
@@ -64,7 +84,7 @@ def check_same_data(folder: Path, roots: Sequence[Path]) -> None:
 
 
 def identifiers_digest(root: Path) -> str | None:
-    """SHA-256 of identifiers.json, or None where there is none."""
+    """The SHA-256 of identifiers.json, or None if the data set has no such file."""
     path = root / "identifiers.json"
     if not path.exists():
         return None

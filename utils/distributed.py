@@ -1,4 +1,4 @@
-"""torch.distributed as torchrun starts it; with a single process every function here is the identity."""
+"""Helpers for torch.distributed under torchrun. With a single process, all collectives here leave values unchanged."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is."""
+    """The rank of this process, the number of processes, and its rank on this machine."""
 
     rank: int = 0
     world_size: int = 1
@@ -29,16 +29,16 @@ class Ranks:
         return self.rank == 0
 
     def say(self, text: str) -> None:
-        """Print on rank 0 alone."""
+        """Print on rank 0 only."""
         if self.is_main:
             print(text, flush=True)
 
 
 def launched_ranks() -> Ranks:
-    """What the launcher's environment says (torchrun: RANK, WORLD_SIZE, LOCAL_RANK).
+    """The ranks given by the environment of the launcher (torchrun sets RANK, WORLD_SIZE and LOCAL_RANK).
 
     Raises:
-        UserError: it says that there are several processes, but not which one this is.
+        UserError: WORLD_SIZE is larger than 1, but RANK is not set.
     """
     rank, world_size, local_rank = (int(os.environ.get(key, "0")) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if world_size > 1 and "RANK" not in os.environ:
@@ -50,18 +50,19 @@ def launched_ranks() -> Ranks:
 
 @contextmanager
 def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """The default process group while the block runs, NCCL on CUDA and gloo elsewhere; none for a single process."""
+    """Open the default process group for a block: NCCL on CUDA, gloo elsewhere. Without a launcher it does nothing."""
     started_here = "RANK" in os.environ and not dist.is_initialized()
     if started_here:
         backend = "nccl" if device.type == "cuda" else "gloo"
-        # rank 0 may build a data set while the others wait
+        # long enough for rank 0 to build a data set while the others wait
         dist.init_process_group(
             backend,
             timeout=timedelta(hours=2),
             device_id=device if device.type == "cuda" else None,
         )
     yield
-    # Not after an error: the other ranks may wait in a collective until the launcher, seeing this one end, ends them.
+    # Skipped after an error: other ranks may be blocked in a collective until the launcher sees this rank exit and
+    # kills them.
     if started_here:
         dist.destroy_process_group()
 
@@ -73,7 +74,7 @@ def barrier() -> None:
 
 
 def broadcast_object(value: T) -> T:
-    """Rank 0's `value`, on every rank."""
+    """The `value` of rank 0, on every rank."""
     if not dist.is_initialized():
         return value
     box = [value]
@@ -83,7 +84,7 @@ def broadcast_object(value: T) -> T:
 
 @contextmanager
 def errors_of_rank_0() -> Iterator[None]:
-    """Let a `UserError` that rank 0 meets in the block end every rank, where only rank 0 looks. Collective."""
+    """Raise a `UserError` of rank 0 in the block on every rank, for checks made on rank 0 only. Collective."""
     own = None
     try:
         yield
@@ -95,7 +96,7 @@ def errors_of_rank_0() -> Iterator[None]:
 
 
 def broadcast_module(module: nn.Module) -> None:
-    """Rank 0's parameters and buffers, on every rank."""
+    """Copy the parameters and buffers of rank 0 to every rank."""
     if dist.is_initialized():
         with torch.no_grad():
             for tensor in (*module.parameters(), *module.buffers()):
@@ -103,33 +104,34 @@ def broadcast_module(module: nn.Module) -> None:
 
 
 class GradientSum:
-    """Sums the gradients of parameters over all ranks, in buckets, each sent while the backward pass makes the next.
+    """Sums gradients over all ranks in buckets, sending each bucket while the backward pass computes the next.
 
-    A parameter's gradient is final when the backward pass has gone through its first use in the forward pass. So what
-    overlaps is what is used late only: the heads, and HRM's H level, during the backward pass of its L level. The level
-    of a TRM, used again and again, is final in the last few layers of the backward pass alone: there the sum of one
-    layer overlaps with the backward pass of the layer below it, and no more.
+    The gradient of a parameter is final once the backward pass has gone through the parameter's first use in the
+    forward pass. So communication overlaps with computation only for parameters that are first used late: the heads,
+    and the H level of HRM during the backward pass of its L level. The level of TRM is used in every cycle, so its
+    gradients become final only in the last few layers of the backward pass. There the sum for one layer overlaps with
+    the backward pass of the layer below it, and with nothing else.
 
-    Which parameters share a bucket follows from the order in which their gradients became final in the first backward
-    pass, on rank 0, whose buckets are all sent at its end. Buckets are sent in one order on every rank, whatever
-    the order in which they are filled there. All ranks must have gradients of the same parameters.
+    Parameters are assigned to buckets in the order in which their gradients become final on rank 0 in the first
+    backward pass; in that pass all buckets are sent at the end. Every rank sends the buckets in the same order,
+    whatever the order in which they fill. All ranks must have gradients for the same parameters.
 
     Args:
-        parameters: those that are trained.
-        bucket_bytes: a bucket is full when it has this size.
+        parameters: the trained parameters.
+        bucket_bytes: size in bytes at which a bucket is full.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], bucket_bytes: int = 2**23):
         self._parameters, self._bucket_bytes = list(parameters), bucket_bytes
         self._buckets: list[list[nn.Parameter]] | None = None  # unknown before the first backward pass
-        # of the backward pass that runs
-        self._final: dict[nn.Parameter, None] = {}  # parameters whose gradient is final, in order
-        self._unsent: list[list[nn.Parameter]] = []  # buckets
-        self._sent: list[tuple[dist.Work, Tensor, list[Tensor]]] = []  # (the sum at work, its tensor, the gradients)
+        # state of the current backward pass
+        self._final: dict[nn.Parameter, None] = {}  # parameters whose gradients are final, in order
+        self._unsent: list[list[nn.Parameter]] = []  # buckets still to be sent
+        self._sent: list[tuple[dist.Work, Tensor, list[Tensor]]] = []  # (pending all-reduce, its tensor, the gradients)
 
     @contextmanager
     def over_ranks(self) -> Iterator[None]:
-        """Around the last backward pass of a step; behind it the gradients are the sums over all ranks. Collective."""
+        """Wrap the last backward pass of a step; after the block, gradients are sums over all ranks. Collective."""
         if not self._parameters or not dist.is_initialized() or dist.get_world_size() == 1:
             yield
             return
@@ -143,7 +145,7 @@ class GradientSum:
         if self._buckets is None:
             self._buckets = self._make_buckets()
             self._unsent = list(self._buckets)
-        while self._unsent:  # all of the first step, and those with a parameter that has no gradient this time
+        while self._unsent:  # all buckets in the first step; later, those in which a parameter has no gradient
             self._send()
         for work, total, gradients in self._sent:
             work.wait()
@@ -152,14 +154,14 @@ class GradientSum:
         self._sent.clear()
 
     def _is_final(self, parameter: Tensor) -> None:
-        """Called in the backward pass, once for each parameter that has a gradient."""
+        """Hook called in the backward pass, once for each parameter that has a gradient."""
         assert isinstance(parameter, nn.Parameter)
         self._final[parameter] = None
         while self._unsent and self._final.keys() >= set(self._unsent[0]):
             self._send()
 
     def _send(self) -> None:
-        """Begin to sum the next bucket."""
+        """Start the all-reduce of the next bucket."""
         gradients = [p.grad for p in self._unsent.pop(0) if p.grad is not None]
         if gradients:
             total = torch.cat([gradient.flatten() for gradient in gradients])
@@ -182,7 +184,7 @@ class GradientSum:
 
 
 class SummedScalars:
-    """Named scalars summed over all ranks, in fp64 (fp32 on Apple GPUs), in one all-reduce and, later, one read."""
+    """Named scalars summed over all ranks, in fp64 (fp32 on Apple GPUs): one all-reduce and, later, one read."""
 
     def __init__(self, values: dict[str, Tensor]):
         self._names = list(values)
@@ -193,7 +195,7 @@ class SummedScalars:
             dist.all_reduce(self._sums)
 
     def read(self) -> dict[str, float]:
-        """The sums. Waits until the device has computed them."""
+        """The sums by name. Waits until the device has computed them."""
         return dict(zip(self._names, self._sums.tolist(), strict=True))
 
 
@@ -203,7 +205,7 @@ def sum_over_ranks(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 def summed_over_ranks(tensor: Tensor) -> tuple[Tensor, int]:
-    """(the sum over all ranks of a tensor that each has, without gradient; the number of ranks)."""
+    """(sum of `tensor` over all ranks, detached; number of ranks). Collective."""
     total = tensor.detach()
     if not dist.is_initialized():
         return total, 1
@@ -213,7 +215,7 @@ def summed_over_ranks(tensor: Tensor) -> tuple[Tensor, int]:
 
 
 def largest_over_ranks(value: float, device: torch.device) -> float:
-    """The largest of the ranks' numbers."""
+    """The maximum of `value` over all ranks. Collective."""
     if not dist.is_initialized():
         return value
     largest = torch.tensor(value, dtype=torch.float64, device=device)
@@ -222,10 +224,10 @@ def largest_over_ranks(value: float, device: torch.device) -> float:
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """Concatenate the ranks' [rows, ...] tensors along the first axis, bit by bit, on every rank."""
+    """The [rows, ...] tensors of all ranks, concatenated along the first axis without change of a bit. Collective."""
     if not dist.is_initialized():
         return tensor
-    # as bytes, because not every backend moves every dtype
+    # as bytes, because some backends do not support every dtype
     mine = tensor.contiguous().view(len(tensor), -1).view(torch.uint8)
     whole = mine.new_empty(dist.get_world_size() * mine.shape[0], mine.shape[1])
     dist.all_gather_into_tensor(whole, mine)

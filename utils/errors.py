@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong, not the program"."""
+"""`UserError`, the exception for wrong input as opposed to a bug in the program."""
 
 import difflib
 import os
@@ -8,20 +8,20 @@ from typing import NoReturn
 
 
 class UserError(ValueError):
-    """Bad input. The message names what was given, what is allowed, and how to mend it.
+    """Invalid input. The message says what was given, what is allowed, and how to fix it.
 
-    Command lines print the message alone and exit with status 2; any other exception keeps its traceback.
+    Command-line programs print only the message and exit with status 2; any other exception keeps its traceback.
     """
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"` for the nearest of `allowed`, or an empty string."""
+    """`" Did you mean 'x'?"` with the closest match in `allowed`, or an empty string."""
     close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
-    """Run a command line; a `UserError` becomes one message on stderr and exit status 2."""
+    """Run `main`; print a `UserError` as one message on stderr and exit with status 2."""
     try:
         main()
     except UserError as error:
@@ -29,7 +29,7 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
 
 
 def fail(error: UserError) -> NoReturn:
-    """Print the message of `error` and leave with status 2."""
+    """Print the message of `error` to stderr and exit with status 2."""
     rank = os.environ.get("RANK", "0")
     where = f" (rank {rank})" if rank != "0" else ""
     print(f"\nerror{where}: {error}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Finding classes by the `module@Class` names of configuration files."""
+"""Loading classes by the `module@Class` names used in configuration files."""
 
 import importlib
 import inspect
@@ -6,24 +6,29 @@ import pkgutil
 
 from utils.errors import UserError, did_you_mean
 
-# names in published and in earlier configuration files -> where the code lives here
+# name in a published or older configuration file -> current name
 ALIASES = {
     "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1": "recursive_reasoning.hrm@HierarchicalReasoningModel_ACTV1",
     "text_loss@TextLossHead": "text.loss@TextLossHead",
 }
 
 
-def load_model_class(identifier: str, prefix: str = "models.") -> type:
-    """The class that `identifier`, such as `recursive_reasoning.trm@TinyRecursiveModel`, names.
+def canonical_name(identifier: str) -> str:
+    """The current name of a class that a published or older configuration names."""
+    return ALIASES.get(identifier, identifier)
+
+
+def load_class(identifier: str, prefix: str = "models.") -> type:
+    """Load the class named by `identifier`, such as `recursive_reasoning.trm@TinyRecursiveModel`.
 
     Args:
-        identifier: `module@Class`, the module relative to `prefix`.
+        identifier: `module@Class`, with the module relative to `prefix`.
         prefix: `models.` for architectures and losses, `evaluators.` for evaluators.
 
     Raises:
-        UserError: no such module or class; names what there is.
+        UserError: there is no such module or class; the message lists the alternatives.
     """
-    identifier = ALIASES.get(identifier, identifier)
+    identifier = canonical_name(identifier)
     module_name, separator, class_name = identifier.partition("@")
     if not separator or not module_name or not class_name:
         raise UserError(f"{identifier!r} is no class name: write module@Class, for example losses@ACTLossHead.")
@@ -32,25 +37,28 @@ def load_model_class(identifier: str, prefix: str = "models.") -> type:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise  # the module is there, and something that it imports is not
+            raise  # the module exists, but one of its imports does not
         raise UserError(f"{identifier!r}: there is no module {module_name}.{_neighbours(module_name)}") from None
-    found = getattr(module, class_name, None)
-    if not inspect.isclass(found):
-        own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
+    value = getattr(module, class_name, None)
+    if not inspect.isclass(value):
+        own = [name for name, member in vars(module).items() if getattr(member, "__module__", "") == module_name]
         classes = [name for name in own if inspect.isclass(getattr(module, name))]
         raise UserError(
             f"{identifier!r}: {module_name} has no class {class_name}.{did_you_mean(class_name, classes)} "
             f"It has {', '.join(classes)}."
         )
-    return found
+    return value
+
+
+load_model_class = load_class  # the published name
 
 
 def _neighbours(module_name: str) -> str:
-    """What there is in the package of a module that is not there."""
+    """A message that lists the modules in the package of a module that does not exist."""
     package_name, _, name = module_name.rpartition(".")
     try:
         package = importlib.import_module(package_name)
     except ImportError:
         return f" There is no package {package_name} either."
-    names = [found.name for found in pkgutil.iter_modules(package.__path__)] if hasattr(package, "__path__") else []
+    names = [info.name for info in pkgutil.iter_modules(package.__path__)] if hasattr(package, "__path__") else []
     return f"{did_you_mean(name, names)} In {package_name} there are {', '.join(names)}."

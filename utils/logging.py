@@ -1,4 +1,4 @@
-"""Where a run's numbers go: always metrics.jsonl, on top of it W&B, and a progress bar. Rank 0 only."""
+"""Logging of a run, on rank 0 only: always to metrics.jsonl and a progress bar, optionally to W&B."""
 
 import json
 import os
@@ -9,20 +9,24 @@ from typing import Any, TextIO, get_args
 
 from tqdm import tqdm
 
-from utils.config import WandbMode
 from utils.errors import UserError
+from utils.settings import WandbMode
 
 METRICS_FILE = "metrics.jsonl"
 PERF_FILE = "perf.jsonl"
 
 
 def new_wandb_id() -> str:
-    """An identifier under which W&B keeps a run over restarts: WANDB_RUN_ID, else a random one."""
+    """The id that identifies a run in W&B across restarts: WANDB_RUN_ID if set, otherwise random."""
     return os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
 
 
 def choose_wandb_mode(wanted: WandbMode | None) -> tuple[WandbMode, str]:
-    """(mode, reason): as configured, else WANDB_MODE, else online where there is a login, else disabled."""
+    """(mode, reason): as configured, else from WANDB_MODE, else online if logged in, else disabled.
+
+    Raises:
+        UserError: WANDB_MODE is not a known mode.
+    """
     if wanted is not None:
         return wanted, "as configured"
     from_environment = os.environ.get("WANDB_MODE")
@@ -44,10 +48,10 @@ def _has_wandb_login() -> bool:
 
 
 class RunLog:
-    """The log of one run, one line a step.
+    """The log of one run, with one line per step.
 
-    metrics.jsonl holds what the run computes, so it is the same, byte for byte, however often the run is interrupted.
-    What depends on the machine's mood (examples per second) goes to perf.jsonl and, as `perf/...`, to W&B.
+    metrics.jsonl holds only what the run computes, so its bytes are the same however often the run is interrupted.
+    Timings, which vary from run to run (such as examples per second), go to perf.jsonl and, as `perf/...`, to W&B.
     """
 
     def __init__(
@@ -62,26 +66,26 @@ class RunLog:
         wandb_mode: WandbMode,
         shown: dict[str, str],
     ):
-        """Open the log in `folder`; lines of steps from `first_step` on, left by an interrupted run, are cut off.
+        """Open the log in `folder`, and drop lines of `first_step` and later steps that an interrupted run left behind.
 
         Args:
             folder: the run folder.
-            first_step, total_steps: what the progress bar counts.
+            first_step, total_steps: the first and the last step, for the progress bar.
             config: the configuration, for W&B.
-            project, name, wandb_id, wandb_mode: the run in W&B. All other WANDB_* variables are W&B's own to read.
-            shown: word in the progress bar -> name of the metric whose newest value it shows.
+            project, name, wandb_id, wandb_mode: the run in W&B. W&B itself reads all other WANDB_* variables.
+            shown: label in the progress bar -> name of the metric whose latest value it shows.
         """
         self._shown, self._latest = shown, {}
         self._metrics = _open_for_append(folder / METRICS_FILE, first_step)
         self._perf = _open_for_append(folder / PERF_FILE, first_step)
-        # in a log file a line every half minute is enough
+        # in a log file, one line every 30 seconds is enough
         pace = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(total=total_steps, initial=first_step - 1, dynamic_ncols=True, desc="train", mininterval=pace)
         self._wandb = None
         if wandb_mode != "disabled":
             import wandb
 
-            # an argument goes before the variable of its name, so what the variable says is what is given
+            # an argument overrides the environment variable of the same name, so pass on the value of the variable
             resume: Any = os.environ.get("WANDB_RESUME") or "allow"
             place = os.environ.get("WANDB_DIR") or str(folder)
             self._wandb = wandb.init(
@@ -99,8 +103,21 @@ class RunLog:
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(1)
 
+    def pictures(self, folder: Path, step: int) -> None:
+        """Log all PNG files below `folder` to W&B at `step`."""
+        for path in sorted(folder.glob("**/*.png")):
+            self.picture(f"pictures/{path.stem}", path, step)
+
+    def example(self, text: str | None, path: Path, step: int) -> None:
+        """Print how an example is solved and log its picture; None if this kind of data has no picture."""
+        if text is None:
+            self.say("no picture of an example: there is none for this kind of data")
+        else:
+            self.picture("example", path, step)
+            self.say(text)
+
     def picture(self, key: str, path: Path, step: int) -> None:
-        """Show a PNG in W&B, as of `step`."""
+        """Log a PNG to W&B at `step`."""
         if self._wandb is not None:
             import wandb
 
@@ -119,20 +136,34 @@ class RunLog:
             self._wandb.finish()
 
 
+class SilentLog:
+    """The log of all ranks but 0: accepts the same calls and writes nothing."""
+
+    def step(self, step: int, metrics: dict[str, float], perf: dict[str, float]) -> None: ...
+
+    def pictures(self, folder: Path, step: int) -> None: ...
+
+    def example(self, text: str | None, path: Path, step: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def _open_for_append(path: Path, first_step: int) -> TextIO:
     if path.exists():
         kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) < first_step]
         temporary = path.with_name(f".{path.name}.writing")
         temporary.write_text("".join(kept))
         temporary.replace(path)
-    return path.open("a", buffering=1)  # line by line, so that a killed run loses nothing
+    return path.open("a", buffering=1)  # line-buffered, so that a killed run loses nothing
 
 
 def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"] if line.endswith("\n") else float("inf")
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # cut off in the middle
+        return float("inf")  # a line that was cut off
 
 
 def _write_line(file: TextIO, values: dict[str, Any]) -> None:

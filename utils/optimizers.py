@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from utils.device import COMPILE_OPTIONS
 from utils.errors import UserError
+from utils.machine import COMPILE_OPTIONS
 
 OptimizerName = Literal["adam_atan2", "adam_atan2_cuda", "adamw"]
 
@@ -19,9 +19,10 @@ _ATAN = (-0.00435524729, 0.0230395634, -0.0577727708, 0.0979417588, -0.139765603
 
 
 def atan2_above(y: Tensor, x: Tensor) -> Tensor:
-    """atan2(y, x) for x >= 0 in fp32, error below 3e-7, and 0 for (0, 0).
+    """atan2(y, x) for x >= 0 in fp32, elementwise, with an error below 3e-7; atan2(0, 0) is 0.
 
-    From operations that vectorise everywhere: torch's own atan2 takes two thirds of a compiled update on the CPU.
+    It uses only operations that vectorise everywhere: torch's own atan2 takes two thirds of the time of a compiled
+    update on the CPU.
     """
     size = y.abs()
     t = torch.minimum(size, x) / torch.maximum(size, x).clamp_min(1e-37)
@@ -38,7 +39,7 @@ def _update_at_once(
     p: Tensor, gradient: Tensor, m: Tensor, v: Tensor, average: Tensor | None,
     keep: float, rate: float, correction: float, beta1: float, beta2: float, ema_rate: float,
 ) -> None:  # fmt: skip
-    """The update of `AdamATan2` and of an EMA on a flat fp32 tensor; compiled, each number is read and written once."""
+    """The update of `AdamATan2` and of an EMA on flat fp32 tensors; compiled, it reads and writes each value once."""
     p.mul_(keep)
     m.lerp_(gradient, 1 - beta1)
     v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
@@ -48,14 +49,23 @@ def _update_at_once(
 
 
 class AdamATan2(Optimizer):
-    """Adam with atan2 in place of the division, so without epsilon (arXiv 2407.05872), as adam-atan2 0.0.3 computes it.
+    """Adam with atan2 instead of the division, hence no epsilon (arXiv 2407.05872), as in the package adam-atan2 0.0.3.
 
         p *= 1 - lr * weight_decay
         m  = m + (1 - beta1) * (g - m)
         v  = beta2 * v + (1 - beta2) * g^2
         p -= lr / (1 - beta1^t) * atan2(m, sqrt(v) / sqrt(1 - beta2^t))
 
-    Note where the two corrections stand: other packages of a similar name put them elsewhere. lr = 0 is legal.
+    Note the places of the two bias corrections: packages with similar names put them elsewhere. lr = 0 is allowed.
+
+    Args:
+        params: the parameters, or parameter groups.
+        lr: learning rate.
+        betas: decay of the averages of gradients and of squared gradients.
+        weight_decay: decoupled weight decay.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     def __init__(
@@ -81,19 +91,23 @@ class AdamATan2(Optimizer):
         ema_rate: float = 0.0,
         update: Callable[..., None] | None = None,
     ) -> None:
-        """From now on update each parameter in one fused pass, together with its average where `averages` has one.
+        """From now on, update each parameter in one fused pass, together with its average if `averages` has one.
 
         Args:
             averages: parameter -> its exponential moving average, fp32, updated in place after each step.
-            ema_rate: of the averages (see `models.ema.EMA`).
-            update: what computes the pass, with the arguments of `_update_at_once`; None: that, compiled.
+            ema_rate: decay of the averages (see `models.ema.EMA`).
+            update: function for the pass, with the arguments of `_update_at_once`; None: that function, compiled.
         """
         self._one_pass = update or torch.compile(_update_at_once, dynamic=True, options=COMPILE_OPTIONS)
         self._averages, self._ema_rate = averages or {}, ema_rate
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient.
+
+        Raises:
+            ValueError: a closure is given; it is not supported.
+        """
         if closure is not None:
             raise ValueError("AdamATan2 takes no closure")
         for group in self.param_groups:
@@ -108,7 +122,7 @@ class AdamATan2(Optimizer):
                 self.state[parameter]["step"] += 1
             for idle in (p for p in group["params"] if p.grad is None and p in self._averages):
                 self._averages[idle].mul_(self._ema_rate).add_(idle, alpha=1 - self._ema_rate)
-            # parameters that have been stepped equally often are updated together
+            # parameters with the same number of steps are updated together
             for step in sorted({self.state[p]["step"] for p in parameters}):
                 self._update([p for p in parameters if self.state[p]["step"] == step], step, group)
 
@@ -144,7 +158,7 @@ def make_optimizer(
     """The dense optimizer called `name`.
 
     Raises:
-        UserError: the CUDA package is asked for and cannot be used here.
+        UserError: the CUDA package is requested but cannot be used here.
     """
     match name:
         case "adam_atan2":
@@ -163,12 +177,12 @@ def make_optimizer(
                 from adam_atan2 import AdamATan2 as CudaAdamATan2  # pyright: ignore[reportMissingImports]
             except ImportError as error:
                 raise UserError(f"optimizer=adam_atan2_cuda needs the package adam-atan2 ({error}). {how}") from None
-            # the package refuses lr = 0 at construction; the schedule sets the rate before each step
+            # the package rejects lr = 0 at construction; the schedule sets the learning rate before each step anyway
             return CudaAdamATan2(params, lr=lr or 1e-12, betas=betas, weight_decay=weight_decay)
 
 
 def learning_rate(base: float, step: int, total_steps: int, warmup_steps: int, min_ratio: float) -> float:
-    """Linear warm-up, then cosine from `base` to `base * min_ratio` (1.0: constant). Steps count from 1."""
+    """Linear warm-up to `base`, then cosine decay to `base * min_ratio` (1.0: constant). Steps count from 1."""
     if step < warmup_steps:
         return base * step / max(1, warmup_steps)
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)

@@ -1,4 +1,4 @@
-"""How fast a training run is."""
+"""Speed and memory of a training run."""
 
 import time
 
@@ -6,12 +6,12 @@ import torch
 
 
 class StepTimer:
-    """Times the steps of a loop, without what happens between them (evaluation, checkpoints).
+    """Times the steps of a loop, excluding what happens between them (evaluation, checkpoints).
 
     Args:
-        amounts: what a step holds, by the name of its rate: {"examples": 768} gives perf/examples_per_second.
-        flops: floating-point operations of a step on all devices (models.flops), for perf/tflops; 0 where unknown.
-        device: where the memory is watched (CUDA only).
+        amounts: amounts per step, by name: {"examples": 768} gives perf/examples_per_second.
+        flops: floating-point operations of a step on all devices (models.flops), for perf/tflops; 0 if unknown.
+        device: device whose peak memory is reported (CUDA only).
     """
 
     def __init__(self, amounts: dict[str, float], flops: float, device: torch.device):
@@ -19,11 +19,11 @@ class StepTimer:
         self._began = self._data_ready = time.perf_counter()
 
     def data_ready(self) -> None:
-        """The batch of the step has arrived."""
+        """Record that the batch of the step has arrived."""
         self._data_ready = time.perf_counter()
 
     def step_done(self) -> dict[str, float]:
-        """perf/* of the step that ends now; the next one begins."""
+        """End the current step, begin the next one, and return the perf/* values of the step that ended."""
         now = time.perf_counter()
         seconds, waited = now - self._began, max(0.0, self._data_ready - self._began)
         self._began = now
@@ -36,5 +36,5 @@ class StepTimer:
         return perf
 
     def restart(self) -> None:
-        """The next step begins now."""
+        """Begin the next step now, so that the time since the last one does not count."""
         self._began = time.perf_counter()

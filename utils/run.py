@@ -1,15 +1,14 @@
-"""What the training programs share around their loop: where a run starts, how it is saved, resumed and logged.
+"""What the training programs share apart from the loop: planning, saving, resuming and logging a run.
 
-The loop itself stands in each program, in full view.
+The loop itself is written out in each program.
 """
 
-import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -24,18 +23,22 @@ from utils.checkpoint import (
     train_state_path,
     weights_path,
 )
-from utils.config import ArchConfig, TrainingConfig, read_yaml, write_yaml
+from utils.config import write_yaml
 from utils.distributed import Ranks, barrier, broadcast_object
 from utils.errors import UserError
-from utils.logging import RunLog, WandbMode
+from utils.logging import RunLog, SilentLog, choose_wandb_mode
 from utils.run_folder import RunPlan, check_same_run, plan_run
+from utils.settings import TrainingConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 Say = Callable[[str], None]
+ConfigT = TypeVar("ConfigT", bound=TrainingConfig)
+# converts a saved configuration to the current format, so that the two can be compared
+Comparable = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 class Training(Protocol):
-    """The state of a training run, as far as it is saved and resumed (`models.training.TrainState`)."""
+    """The part of a training run's state that is saved and restored (`models.training.TrainState`)."""
 
     step: int
 
@@ -55,29 +58,32 @@ class Training(Protocol):
 # -- before the loop ---------------------------------------------------------------------------------------------------
 
 
-def prepare_job(config: TrainingConfig) -> None:
-    """Take names from W&B's variables where the configuration gives none; keep the jobs of a sweep apart.
+def prepare_job(config: ConfigT) -> ConfigT:
+    """The configuration of one job: missing names come from W&B's variables, and each job of a sweep gets its own.
 
     Raises:
-        UserError: the jobs of a sweep would share what belongs to one run.
+        UserError: the jobs of a sweep would share a checkpoint or a W&B run.
     """
-    config.project_name = config.project_name or os.environ.get("WANDB_PROJECT") or None
-    config.run_name = config.run_name or os.environ.get("WANDB_NAME") or None
+    project = config.project_name or os.environ.get("WANDB_PROJECT") or None
+    name = config.run_name or os.environ.get("WANDB_NAME") or None
+    folder = config.checkpoint_path
     hydra = HydraConfig.get()
-    if hydra.mode != RunMode.MULTIRUN:
-        return
-    if config.load_checkpoint == "latest":
-        raise UserError("load_checkpoint=latest names one run; resume the jobs of a sweep one by one.")
-    if "WANDB_RUN_ID" in os.environ:
-        raise UserError("WANDB_RUN_ID names one run; unset it for a sweep, whose jobs are runs of their own.")
-    if config.run_name is not None:
-        config.run_name = f"{config.run_name}-{hydra.job.num}"
-    if config.checkpoint_path is not None:
-        config.checkpoint_path = f"{config.checkpoint_path}-{hydra.job.num}"
+    if hydra.mode == RunMode.MULTIRUN:
+        if config.load_checkpoint == "latest":
+            raise UserError("load_checkpoint=latest names one run; resume the jobs of a sweep one by one.")
+        if "WANDB_RUN_ID" in os.environ:
+            raise UserError("WANDB_RUN_ID names one run; unset it for a sweep, whose jobs are runs of their own.")
+        name = f"{name}-{hydra.job.num}" if name is not None else None
+        folder = f"{folder}-{hydra.job.num}" if folder is not None else None
+    return config.model_copy(update={"project_name": project, "run_name": name, "checkpoint_path": folder})
 
 
 def check_batch_size(config: TrainingConfig, ranks: Ranks) -> None:
-    """The global batch must divide evenly among processes and micro-batches."""
+    """Check that the global batch divides evenly among processes and micro-batches.
+
+    Raises:
+        UserError: it does not.
+    """
     parts = ranks.world_size * config.grad_accum_steps
     if config.global_batch_size % parts:
         near = max(1, round(config.global_batch_size / parts)) * parts
@@ -87,20 +93,25 @@ def check_batch_size(config: TrainingConfig, ranks: Ranks) -> None:
         )
 
 
-def plan_on_main(config: TrainingConfig, project: str, ranks: Ranks) -> RunPlan:
-    """`plan_run`, decided by rank 0 for all; `project` names a run whose configuration does not.
+def plan_on_main(config: TrainingConfig, project: str, comparable: Comparable, ranks: Ranks) -> RunPlan:
+    """Call `plan_run` on rank 0 and return its plan on every rank. Collective.
+
+    Args:
+        config: the configuration of the run.
+        project: project name if the configuration gives none.
+        comparable: see `Comparable`.
+        ranks: the rank of this process.
 
     Raises:
-        UserError: on every rank, what rank 0 found.
+        UserError: on every rank, the error of rank 0.
     """
     plan: RunPlan | UserError | None = None
     if ranks.is_main:
         try:
             kind = config.arch.name.split("@")[0].split(".")[-1]
             folder, name = config.checkpoint_path, config.run_name
-            plan = plan_run(
-                config.load_checkpoint, folder, config.project_name or project, name, kind, config.model_dump()
-            )
+            project = config.project_name or project
+            plan = plan_run(config.load_checkpoint, folder, project, name, kind, config.model_dump(), comparable)
         except UserError as error:
             plan = error
     plan = broadcast_object(plan)
@@ -110,32 +121,34 @@ def plan_on_main(config: TrainingConfig, project: str, ranks: Ranks) -> RunPlan:
     return plan
 
 
-def warn_of_other_arch(trained_config: Path, arch: ArchConfig, say: Say = print) -> None:
-    """Name the architecture keys that differ from those the weights were trained with: shapes do not show them all."""
-    if not trained_config.exists():
-        say(f"note: there is no {trained_config}, so the architecture cannot be compared with that of the weights")
-        return
-    before, now = read_yaml(trained_config).get("arch") or {}, arch.model_dump()
-    for key in sorted({*before, *now} - {"forward_dtype"}):
-        if before.get(key) != now.get(key):
-            say(f"warning: the weights were trained with arch.{key}={before.get(key)!r}, here it is {now.get(key)!r}")
-
-
 def resume(
-    state: Training, plan: RunPlan, config: TrainingConfig, must_agree: tuple[str, ...], say: Say = print
+    state: Training,
+    plan: RunPlan,
+    config: TrainingConfig,
+    fixed: tuple[str, ...],
+    comparable: Comparable,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Restore `state` from the checkpoint that `plan` names.
 
+    Args:
+        state: state of the resumed run, changed in place.
+        plan: where to find the checkpoint.
+        config: configuration of the resumed run.
+        fixed: keys whose values a resumed run must keep.
+        comparable: see `Comparable`.
+        say: prints the settings that have changed.
+
     Returns:
-        The whole train state, for what the program itself had put into it (see `save`).
+        The whole train state, including what the program itself saved in it (see `save`).
 
     Raises:
-        UserError: the checkpoint is broken, or made with other values of the keys in `must_agree`.
+        UserError: the checkpoint is corrupted, or was made with other values of the `fixed` keys.
     """
     assert plan.resume is not None
     folder, step = plan.resume
     saved = load_train_state(train_state_path(folder, step))
-    for line in check_same_run(saved["config"], config.model_dump(), must_agree):
+    for line in check_same_run(comparable(saved["config"]), comparable(config.model_dump()), fixed):
         say(f"changed since the checkpoint: {line}")
     path = weights_path(folder, step)
     weights = load_weights(path)
@@ -146,14 +159,20 @@ def resume(
 
 
 def open_log(
-    config: TrainingConfig,
-    plan: RunPlan,
-    first_step: int,
-    last_step: int,
-    wandb_mode: WandbMode,
-    shown: dict[str, str],
-) -> RunLog:
-    """Make the run folder, with the configuration and the code of the models, and open its log; see `RunLog`."""
+    config: TrainingConfig, plan: RunPlan, steps: range, shown: dict[str, str], ranks: Ranks
+) -> RunLog | SilentLog:
+    """Create the run folder with the configuration and the code of the models, and open its log (on rank 0 only).
+
+    Args:
+        config, plan: the run.
+        steps: the steps that will be run.
+        shown: see `RunLog`.
+        ranks: the rank of this process.
+    """
+    wandb_mode, reason = choose_wandb_mode(config.wandb_mode)
+    ranks.say(f"W&B: {wandb_mode} ({reason})")
+    if not ranks.is_main:
+        return SilentLog()
     plan.folder.mkdir(parents=True, exist_ok=True)
     write_yaml(plan.folder / "all_config.yaml", config)
     shutil.copytree(
@@ -162,33 +181,26 @@ def open_log(
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    values = config.model_dump()
-    return RunLog(plan.folder, first_step, last_step, values, plan.project, plan.name, plan.wandb_id, wandb_mode, shown)
+    return RunLog(
+        plan.folder, steps.start, steps.stop - 1, config.model_dump(), plan.project, plan.name, plan.wandb_id,
+        wandb_mode, shown,
+    )  # fmt: skip
 
 
 # -- in the loop -------------------------------------------------------------------------------------------------------
 
 
-def check_finite(metrics: dict[str, float], step: int) -> None:
-    """Stop before a diverged run spends more time."""
-    if not math.isfinite(metrics["train/lm_loss"]):
-        raise UserError(
-            f"the loss is {metrics['train/lm_loss']} at step {step}: training has diverged. Try a lower lr, a longer "
-            "warm-up or grad_clip_norm=1.0. Earlier checkpoints are untouched."
-        )
-
-
-def line_of(metrics: dict[str, float]) -> str:
+def format_metrics(metrics: dict[str, float]) -> str:
     """Metrics on one line."""
     return "; ".join(f"{key} {value:.4f}" for key, value in metrics.items())
 
 
 def save(config: TrainingConfig, state: Training, plan: RunPlan, more: dict[str, Any] | None = None) -> None:
-    """Write weights (the averages, when they are on) and train state; rank 0 writes, all ranks take part.
+    """Write the weights (their averages, if ema is on) and the train state. Only rank 0 writes, but it is collective.
 
     Args:
         config, state, plan: the run.
-        more: what else a resume needs: plain values and tensors, by names that `state.state_dict()` does not have.
+        more: further plain values and tensors that resuming needs, under names not used by `state.state_dict()`.
     """
     content = state.state_dict()
     if state.ranks.is_main:

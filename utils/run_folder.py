@@ -1,7 +1,7 @@
-"""Which folder a run writes to, and whether it goes on from a checkpoint."""
+"""The choice of the run folder, and of the checkpoint to start from."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from utils.errors import UserError
 from utils.logging import new_wandb_id
 
 RUNS = Path("checkpoints")
-# what says where, how and how far to run, not what to compute
-FREE = {
+# keys that say where, how and how far to run, but do not affect what is computed
+NOT_COMPUTED = {
     "load_checkpoint", "run_name", "project_name", "checkpoint_path",
     "device", "wandb_mode", "num_workers", "data_on_device", "max_steps",
 }  # fmt: skip
@@ -29,13 +29,13 @@ class RunPlan:
     project: str
     name: str
     wandb_id: str
-    resume: tuple[Path, int] | None = None  # folder and step of the checkpoint to go on from
+    resume: tuple[Path, int] | None = None  # folder and step of the checkpoint to resume
     weights: Path | None = None  # weights to start a new run from
     note: str = ""
 
     @property
     def source(self) -> Path | None:
-        """The folder of the checkpoint it starts from."""
+        """The folder of the checkpoint that the run starts from, or None."""
         return self.resume[0] if self.resume is not None else self.weights.parent if self.weights is not None else None
 
 
@@ -46,21 +46,24 @@ def plan_run(
     run_name: str | None,
     kind: str,
     config: Mapping[str, Any] | None = None,
+    comparable: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> RunPlan:
     """Decide the run folder and the starting point.
 
     Args:
-        load_checkpoint: None: a new run. `latest`: go on from the newest checkpoint of this run (by checkpoint_path or
-            run_name, else the project's newest run with the same configuration), or start it if there is none yet. A
-            train state or a run folder: go on from it. A weights file: a new run from these weights.
+        load_checkpoint: None: start a new run. `latest`: resume the newest checkpoint of this run (found by
+            checkpoint_path or run_name, else the project's newest run with the same configuration), or start a new run
+            if there is none yet. A train state or a run folder: resume it. A weights file: start a new run from these
+            weights.
         checkpoint_path: the run folder, or None for checkpoints/{project}/{run_name}.
         project: project name.
         run_name: run name, or None for a generated one.
         kind: short name of the architecture, for a generated run name.
-        config: the whole configuration, to recognise this run by where it has no name.
+        config: the whole configuration, by which `latest` recognises a run without a name.
+        comparable: converts a saved configuration to the current format, so that the two can be compared.
 
     Raises:
-        UserError: there is nothing to go on from, or a new run would write over an old one.
+        UserError: there is nothing to resume, or a new run would overwrite an old one.
     """
     name = run_name or f"{kind}-{generate_slug(2)}"
     folder = Path(checkpoint_path) if checkpoint_path else RUNS / project / name
@@ -68,7 +71,7 @@ def plan_run(
 
     if load_checkpoint == "latest":
         if checkpoint_path is None and run_name is None:
-            folder = _newest_run(RUNS / project, config) or folder
+            folder = _newest_run(RUNS / project, config, comparable) or folder
         step = latest_step(folder)
         if step is not None:
             return _resume(folder, step, folder)
@@ -123,11 +126,17 @@ def _resume(source: Path, step: int, folder: Path) -> RunPlan:
     return RunPlan(folder, run["project"], run["name"], wandb_id, resume=(source, step), note=note)
 
 
-def _newest_run(project: Path, config: Mapping[str, Any] | None) -> Path | None:
+def _newest_run(
+    project: Path,
+    config: Mapping[str, Any] | None,
+    comparable: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Path | None:
     states = [path for path in project.glob(f"**/step_*{TRAIN_STATE_SUFFIX}") if path.is_file()]
     for state in sorted(states, key=lambda path: path.stat().st_mtime, reverse=True):
         known = state.parent / "all_config.yaml"
-        if config is None or (known.exists() and not _changes(read_yaml(known), config)):
+        if config is None:
+            return state.parent
+        if known.exists() and not _changes(comparable(read_yaml(known)), comparable(config)):
             return state.parent
     return None
 
@@ -135,19 +144,19 @@ def _newest_run(project: Path, config: Mapping[str, Any] | None) -> Path | None:
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     return {
         key: f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
-        for key in sorted({*before, *now} - FREE)
+        for key in sorted({*before, *now} - NOT_COMPUTED)
         if before.get(key) != now.get(key)
     }
 
 
-def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], must_agree: tuple[str, ...]) -> list[str]:
-    """What changed in the configuration of a resumed run, as lines to be shown.
+def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], fixed: tuple[str, ...]) -> list[str]:
+    """The changes in the configuration of a resumed run, one line of text for each key.
 
     Raises:
-        UserError: a key on which the state depends has changed.
+        UserError: one of the `fixed` keys, on which the state depends, has changed.
     """
     changes = _changes(before, now)
-    refused = [line for key, line in changes.items() if key in must_agree]
+    refused = [line for key, line in changes.items() if key in fixed]
     if refused:
         raise UserError(
             "the checkpoint was made with other settings:\n  " + "\n  ".join(refused) + "\nA resumed run must keep "

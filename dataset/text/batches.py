@@ -1,17 +1,17 @@
-"""Batches of text: documents packed into rows, in an order that a few numbers continue.
+"""Batches of text: documents packed into rows, in an order that can be resumed from a small saved position.
 
-A row has `seq_len` positions of one or several documents. A document of the tokens t1 ... tn is given as
-EOS t1 ... tn -> t1 ... tn EOS, n + 1 positions, so that beginning and ending are learnt too. It is cut only if it is
-longer than a row: into full rows and a rest; nothing of it is lost, the last label of a piece is the first input of the
-next. Batches are dictionaries of int32 arrays [rows, seq_len]:
+A row has `seq_len` positions and holds one or several documents. A document with tokens t1 ... tn takes n + 1
+positions, with inputs EOS t1 ... tn and labels t1 ... tn EOS, so the model also learns how documents begin and end. A
+document is cut only if it is longer than a row, into full rows and a remainder. No token is lost: the last label of a
+piece is the first input of the next piece. Batches are dictionaries of int32 arrays [rows, seq_len]:
 
     inputs     tokens; EOS in padding
     labels     the next token of the same document; IGNORE_LABEL_ID in padding
-    documents  number of the document within its row, from 0; NO_DOCUMENT in padding
+    documents  index of the document within its row, from 0; NO_DOCUMENT in padding
 
-Rows are packed from windows of documents (`dataset.text.windows`). What fits badly waits for the next window, at the
-end of an epoch it is given nevertheless. All ranks see the same windows and take their own rows of the global batch, so
-the number of processes does not change what is trained on.
+Rows are packed from windows of documents (`dataset.text.windows`). The pieces of badly filled rows are carried over to
+the next window, except at the end of an epoch. All ranks process the same windows and take their own rows of the global
+batch, so the number of processes does not change the training data.
 """
 
 import hashlib
@@ -28,31 +28,30 @@ from dataset.text.tokenizer import TextTokenizer
 from dataset.text.windows import InOrder, Numbers, Shuffled, Windows
 from utils.constants import IGNORE_LABEL_ID, NO_DOCUMENT
 from utils.errors import UserError
+from utils.random_streams import TextStream
 
 Batch = dict[str, np.ndarray]
 Position = dict[str, Any]
 
-WINDOW = 2048  # documents
-_BADLY_FILLED = 0.9  # share of a row below which its pieces may wait for the next window
-_WAITING = 16  # one piece in so many, at most, waits
-
-# what a random stream is for, so that no two share their numbers (1: dataset.text.windows)
-_PACKING, _EVALUATION = 2, 3
+WINDOW = 2048  # documents per window
+_BADLY_FILLED = 0.9  # filled fraction of a row below which its pieces may be carried over to the next window
+_WAITING = 16  # at most 1 / _WAITING of the pieces of a window are carried over
 
 
 class Piece(NamedTuple):
-    """A document, or a part of one that is longer than a row."""
+    """A document, or one part of a document that is longer than a row."""
 
     document: Numbers
-    number: int  # which part
-    sequence: np.ndarray  # int32 [positions + 1]: the inputs, then the last label
+    number: int  # index of the part
+    sequence: np.ndarray  # int32 [positions + 1]: the inputs followed by the last label
 
 
 class TextBatches:
-    """An endless iterator over (batch, position behind it), epoch after epoch.
+    """An endless iterator over (batch, position after it), epoch after epoch.
 
-    The position behind the batch that was last trained on is what a checkpoint needs: plain numbers, a few KB, the same
-    on all ranks. It depends on neither batch size nor number of ranks. A prefetch may be ahead of it.
+    A checkpoint has to save the position after the last batch that was trained on (a prefetching loader may be further
+    ahead). A position consists of plain numbers, takes a few KB, is the same on all ranks, and depends on neither the
+    batch size nor the number of ranks.
     """
 
     def __init__(
@@ -68,23 +67,23 @@ class TextBatches:
         window: int = WINDOW,
         keep_tokens: bool | None = None,
     ):
-        """Begin with the first epoch.
+        """Start at the beginning of the first epoch.
 
         Args:
-            documents: what to train on. Streaming: in their order, shuffled within windows; otherwise each epoch
-                shuffles all, and making this object reads the files once.
-            tokenizer: makes the tokens.
-            seq_len: positions of a row.
-            global_batch_size: rows of all ranks together.
-            seed: of the order.
-            rank: this process.
+            documents: the documents to train on. With streaming they are read in order and shuffled within windows;
+                otherwise each epoch shuffles all of them, and the constructor reads all files once.
+            tokenizer: the tokenizer.
+            seq_len: positions per row.
+            global_batch_size: rows per batch, over all ranks.
+            seed: seed of the order.
+            rank: rank of this process.
             world_size: number of processes.
-            window: documents that are packed together.
-            keep_tokens: keep the tokens of all documents in memory once made, about 600 bytes a story; None: unless
-                streaming, where it is impossible.
+            window: number of documents that are packed together.
+            keep_tokens: keep the tokens of all documents in memory once computed, about 600 bytes per story. None: do
+                so unless streaming, for which it is not possible.
 
         Raises:
-            UserError: an argument is wrong, or there are no documents.
+            UserError: an argument is invalid, or there are no documents.
         """
         if documents.streaming and keep_tokens:
             raise UserError("keep_tokens=true needs streaming=false: streaming keeps a window of documents only.")
@@ -108,14 +107,14 @@ class TextBatches:
             "documents": _digest(documents),
             "tokenizer": tokenizer.digest,
         }
-        self._given = 0  # rows, since the beginning
+        self._given = 0  # rows yielded since the beginning, over all ranks
         self._begin_window(0, 0, self.windows.first, [])
 
     def __iter__(self) -> "TextBatches":
         return self
 
     def __next__(self) -> tuple[Batch, Position]:
-        """This rank's rows of the next global batch, and the position behind it."""
+        """This rank's rows of the next global batch, and the position after it."""
         rows: list[list[Piece]] = []
         while len(rows) < self.global_batch_size:
             if self._packed is None:
@@ -124,15 +123,16 @@ class TextBatches:
             rows += some
             self._row += len(some)
             if len(rows) < self.global_batch_size:
-                self._go_on()
+                self._advance()
         self._given += len(rows)
         return _batch(rows[self.rows], self.seq_len, self.eos_id), self.state_dict()
 
     def state_dict(self) -> Position:
-        """The position behind the batch last taken.
+        """The position after the last batch.
 
-        `epoch`, `window` (of the epoch), `start` and `carried` (what the window begins with), `row` (rows of the window
-        that have been given), `rows` (given since the beginning), `settings`.
+        Its keys are `epoch`, `window` (its index in the epoch), `start` (where the window starts), `carried` (pieces
+        carried over to it), `row` (rows of the window that have been yielded), `rows` (rows yielded since the
+        beginning) and `settings`.
         """
         return {
             "epoch": self._epoch,
@@ -145,7 +145,7 @@ class TextBatches:
         }
 
     def load_state_dict(self, position: Position) -> None:
-        """Go on behind the batch that came with `position`; only the documents of its window are tokenised.
+        """Continue after the batch that came with `position`. Only the documents of its window are tokenised.
 
         Raises:
             UserError: the position belongs to other data or settings.
@@ -168,19 +168,19 @@ class TextBatches:
     def _begin_window(self, epoch: int, window: int, start: Numbers, carried: list[Piece]) -> None:
         self._epoch, self._window, self._start, self._carried = epoch, window, start, carried
         self._row = 0
-        self._packed: list[list[Piece]] | None = None  # rows of this window
-        self._waiting: list[Piece] = []  # what it leaves to the next
+        self._packed: list[list[Piece]] | None = None  # rows of this window, once packed
+        self._waiting: list[Piece] = []  # pieces carried over to the next window
 
     def _pack_window(self) -> tuple[list[list[Piece]], list[Piece]]:
-        """Rows of this window, and pieces for the next; notes where that begins."""
+        """The rows of this window and the pieces for the next one; also stores where the next window starts."""
         documents, tokens, self._next_start = self.windows.window(self._epoch, self._start, self.window)
         self._is_last = len(documents) < self.window
         cut = [piece for pieces in map(self._cut, documents, tokens) for piece in pieces]
-        rng = np.random.default_rng((self.seed, _PACKING, self._epoch, self._window))
+        rng = np.random.default_rng((self.seed, TextStream.PACKING, self._epoch, self._window))
         return _pack([*self._carried, *cut], self.seq_len, rng, 0 if self._is_last else self.window // _WAITING)
 
-    def _go_on(self) -> None:
-        """To the next window."""
+    def _advance(self) -> None:
+        """Move on to the next window."""
         if not self._is_last:
             self._begin_window(self._epoch, self._window + 1, self._next_start, self._waiting)
         elif self._packed or self._window:
@@ -204,10 +204,10 @@ def eval_batches(
 ) -> list[Batch]:
     """This rank's rows of the first `max_batches` batches of `documents` (None: all), the same in every run.
 
-    The last batch is filled up with rows of padding.
+    The last batch is filled with rows of padding.
 
     Raises:
-        UserError: an argument is wrong, or there are no documents.
+        UserError: an argument is invalid, or there are no documents.
     """
     _check_sizes(seq_len=seq_len, global_batch_size=global_batch_size)
     if max_batches is not None:
@@ -218,12 +218,12 @@ def eval_batches(
     waiting: list[Piece] = []
     start, last, number = windows.first, False, 0
     while not last and (max_batches is None or len(rows) < max_batches * global_batch_size):
-        found, tokens, start = windows.window(0, start, WINDOW)
-        last = len(found) < WINDOW
-        for document, ids in zip(found, tokens, strict=True):
+        window, tokens, start = windows.window(0, start, WINDOW)
+        last = len(window) < WINDOW
+        for document, ids in zip(window, tokens, strict=True):
             waiting += _cut(document, ids, seq_len, tokenizer.eos_id)
-        # shuffled, because packing puts the long documents first, and not all batches may be wanted
-        rng = np.random.default_rng((0, _EVALUATION, number))
+        # shuffled because packing puts long documents first, and max_batches may take only some of the batches
+        rng = np.random.default_rng((0, TextStream.EVALUATION, number))
         packed, waiting = _pack(waiting, seq_len, rng, 0 if last else WINDOW // _WAITING)
         rows += packed
         number += 1
@@ -246,7 +246,7 @@ def _cut(document: Numbers, tokens: np.ndarray, seq_len: int, eos_id: int) -> li
 def _pack(
     pieces: Sequence[Piece], seq_len: int, rng: np.random.Generator, most_waiting: int
 ) -> tuple[list[list[Piece]], list[Piece]]:
-    """Full rows in random order, and up to `most_waiting` pieces of those that are filled worst."""
+    """Rows in random order, and up to `most_waiting` pieces from the rows that are filled worst, which are left out."""
     pieces = [pieces[index] for index in rng.permutation(len(pieces))]
     lengths = [len(piece.sequence) - 1 for piece in pieces]
     rows = pack(lengths, seq_len)
@@ -258,7 +258,7 @@ def _pack(
             break
         waiting += rows[row]
         kept.remove(row)
-    # in the order of the shuffle: packing put the longest first
+    # restore the shuffled order within rows, because packing puts the longest pieces first
     shuffled = [[pieces[index] for index in sorted(rows[row])] for row in rng.permutation(kept)]
     return shuffled, [pieces[index] for index in sorted(waiting)]
 
@@ -302,6 +302,6 @@ def _no_documents(documents: Documents) -> str:
 
 
 def _digest(documents: Documents) -> str:
-    """Of what tells other files from these, wherever they lie."""
+    """A digest of the names and sizes of the files and the part used, whatever folder they are in."""
     files = [[Path(file.name).name, file.size] for file in documents.files]
     return hashlib.sha256(json.dumps([files, repr(documents.part)]).encode()).hexdigest()

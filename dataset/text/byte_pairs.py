@@ -1,7 +1,7 @@
-"""Byte-level BPE vocabularies in the format of GPT-2: `vocab.json` (token -> id) and `merges.txt` (one merge a line).
+"""Byte-level BPE vocabularies in GPT-2's format: `vocab.json` (token -> id) and `merges.txt` (one merge per line).
 
-A token is written with one printable character for each of its bytes. BPE begins with bytes and merges neighbours in
-the order of `merges.txt`, so every token but the 256 bytes and the end of text comes from a merge of two others.
+Tokens are written with one printable character per byte. BPE starts from single bytes and merges neighbours in the
+order of `merges.txt`, so every token except the 256 bytes and the end of text results from merging two other tokens.
 """
 
 import json
@@ -20,7 +20,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def byte_alphabet() -> list[str]:
-    """The character that stands for each byte: itself where it is printable, the rest from code point 256 on."""
+    """The character for each byte: the byte itself if it is printable, otherwise the next code point from 256 on."""
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)}
     others = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
@@ -31,7 +31,7 @@ class BytePairs:
     """A checked vocabulary.
 
     Raises:
-        UserError: the tokens and the merges do not make a byte-level BPE with an end of text; names what is wrong.
+        UserError: tokens and merges do not form a byte-level BPE with an end of text; the message says why.
     """
 
     tokens: tuple[str, ...]  # by id
@@ -61,20 +61,20 @@ class BytePairs:
 
     @property
     def end_of_text(self) -> int:
-        """Id of the end of text."""
+        """The id of the end of text."""
         return self.ids[END_OF_TEXT]
 
     def token_bytes(self) -> list[bytes]:
-        """The text of each token."""
+        """The bytes of each token, by id."""
         byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
         made = {*byte_of, *(left + right for left, right in self.merges)}
         return [bytes(map(byte_of.__getitem__, token)) if token in made else token.encode() for token in self.tokens]
 
     def written_with(self, kept: Collection[int]) -> dict[int, tuple[int, ...]]:
-        """How each token that BPE can make, and the end of text, is written with tokens of `kept` alone.
+        """id -> ids of `kept` that spell it, for each token that BPE can produce, and for the end of text.
 
         Args:
-            kept: ids that may be used; the bytes and the end of text may always be.
+            kept: ids that may be used, in addition to the bytes and the end of text.
         """
         allowed = set(kept)
         written: dict[int, tuple[int, ...]] = {
@@ -87,8 +87,8 @@ class BytePairs:
         return written
 
     def tokenizer(self) -> Tokenizer:
-        """The library's tokenizer; no text of a document is taken for the end of text."""
-        # the merges of most words of a corpus are remembered; the library's own 10,000 are fewer than English has
+        """A tokenizer of the tokenizers library. It does not recognise special tokens in the text of a document."""
+        # large enough to cache most words of a corpus; the library's default of 10,000 is too small for English
         tokenizer = Tokenizer(BPE(vocab=self.ids, merges=list(self.merges), cache_capacity=100_000))
         tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
         return tokenizer
@@ -108,7 +108,7 @@ def read_byte_pairs(vocab_file: Path, merges_file: Path) -> BytePairs:
     if not ids or not all(isinstance(id, int) for id in ids) or set(ids) != set(range(len(ids))):
         raise UserError(f"{vocab_file}: expected token -> id with the ids 0, 1, 2, ... each once, as in GPT-2's.")
     lines = _read(merges_file).split("\n")
-    first = 1 if lines[0].startswith("#version") else 0  # "# #" is a merge
+    first = 1 if lines[0].startswith("#version") else 0  # a first line "# #" would be a merge, not a comment
     merges: list[tuple[str, str]] = []
     for number, line in enumerate(lines[first:], start=first + 1):
         if line:

@@ -1,12 +1,11 @@
-"""Documents of plain text, read in parts, and their split into training and held-out ones.
+"""Documents of plain text, read in parts, and their split into training and held-out documents.
 
-In a file, documents stand between `<|endoftext|>` marks, as in the files of TinyStories; a file without a mark is one
-document. Surrounding white space is not part of a document, and empty documents do not count. Line ends and all else
-are left as they are.
+In a file, documents are separated by `<|endoftext|>` marks, as in TinyStories; a file without a mark is one document.
+Surrounding white space is stripped, and empty documents are skipped. Everything else is kept, including line ends.
 
-Held out are the files that are given for it, or else the files of the source with the word `valid` in their names
-(`TinyStories-valid.txt`), or else a share of the documents. That share is chosen by a hash of the text: it is the same
-in every run, and of two equal documents never one is trained on and the other one held out.
+The held-out documents are the files given for that purpose, or else the files of the source with the word `valid` in
+their names (`TinyStories-valid.txt`), or else a fraction of the documents. That fraction is chosen by a hash of the
+text, so it is the same in every run, and equal documents are never split between training and evaluation.
 """
 
 import hashlib
@@ -23,27 +22,27 @@ from dataset.text.sources import Source, TextFile, find_files
 from utils.errors import UserError
 
 MARK = "<|endoftext|>"
-LONGEST = 1 << 26  # bytes of a document: more is no text with marks, and would have to be held in memory
+LONGEST = 1 << 26  # bytes of a document; anything longer is not text with marks, and would have to be held in memory
 _CHUNK = 1 << 20  # bytes read at once
 
 
 class Place(NamedTuple):
-    """Where a document is."""
+    """The position of a document."""
 
-    file: int
+    file: int  # index of the file
     start: int  # first byte
-    end: int  # behind the last byte
+    end: int  # the byte after the last
 
 
 @dataclass(frozen=True)
 class HashShare:
-    """The documents whose hash is below `share` (of 1), or all others."""
+    """The documents whose hash is below the fraction `share`, or else all others."""
 
     share: float
     below: bool
 
     def holds(self, text: str) -> bool:
-        """Whether `text` is one of them."""
+        """Whether the document `text` belongs to this share."""
         digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         return (int.from_bytes(digest, "big") < self.share * 2**64) == self.below
 
@@ -53,9 +52,9 @@ class Documents:
     """Some or all documents of `files`, in their order.
 
     Attributes:
-        files: where they are.
-        part: which of their documents; None: all.
-        streaming: whether they are to be read in order, and no more of them than needed.
+        files: the files.
+        part: which of their documents; None for all.
+        streaming: whether to read documents in order and only as needed.
     """
 
     files: tuple[TextFile, ...]
@@ -63,16 +62,16 @@ class Documents:
     streaming: bool = False
 
     def __iter__(self) -> Iterator[str]:
-        """Their texts; memory is bound by the longest of them."""
+        """The texts of the documents. Memory use is bounded by the longest document."""
         return (text for _, text in self.scan())
 
     def scan(self, file: int = 0, start: int = 0) -> Iterator[tuple[Place, str]]:
-        """Place and text of each document from byte `start` of file number `file` on.
+        """The place and text of each document, starting at byte `start` of file number `file`.
 
-        To go on behind a document, start at its `end`.
+        To continue after a document, start at its `end`.
 
         Raises:
-            UserError: a file cannot be read or is no text.
+            UserError: a file cannot be read or is not text.
         """
         for number in range(file, len(self.files)):
             for place, raw in self._cut(number, start if number == file else 0):
@@ -81,16 +80,16 @@ class Documents:
                     yield place, text
 
     def read(self, places: Sequence[Place]) -> list[str]:
-        """The texts at `places`, which `scan` gave."""
+        """The texts at `places`, which come from `scan`."""
         return [self._text(p, self.files[p.file].read(p.start, p.end - p.start)) for p in places]
 
     def places(self) -> np.ndarray:
-        """All places, int64 [documents, 3]; reads all files."""
-        found = tqdm(self.scan(), desc="find documents", unit=" documents", delay=2, leave=False, disable=None)
-        return np.array([place for place, _ in found], np.int64).reshape(-1, 3)
+        """The places of all documents, int64 [documents, 3]. Reads all files."""
+        scan = tqdm(self.scan(), desc="find documents", unit=" documents", delay=2, leave=False, disable=None)
+        return np.array([place for place, _ in scan], np.int64).reshape(-1, 3)
 
     def describe(self) -> str:
-        """In a few words, for the log."""
+        """A short description for the log."""
         names = ", ".join(Path(file.name).name for file in self.files[:3]) + (", ..." if len(self.files) > 3 else "")
         if self.part is None:
             return f"all documents of {names}"
@@ -98,7 +97,7 @@ class Documents:
         return f"{100 * share:g} % of the documents of {names}, chosen by a hash of the text"
 
     def _cut(self, number: int, start: int) -> Iterator[tuple[Place, bytes]]:
-        """The parts of a file between marks, from `start` on."""
+        """The parts of a file between marks, starting at byte `start`."""
         file, mark, position, rest = self.files[number], MARK.encode(), start, b""
         while chunk := file.read(position, _CHUNK):
             position += len(chunk)
@@ -116,7 +115,7 @@ class Documents:
 
     def _text(self, place: Place, raw: bytes) -> str:
         try:
-            # some editors begin a file with a byte order mark
+            # some editors write a byte order mark at the start of a file
             return raw.decode("utf-8" if place.start else "utf-8-sig").strip()
         except UnicodeDecodeError as error:
             name = self.files[place.file].name
@@ -136,20 +135,20 @@ def open_documents(
 
     Args:
         source: one or several files, folders, globs or Hugging Face data sets (`dataset.text.sources`).
-        validation: likewise, what is held out; never trained on, even if it is part of `source`.
-        held_out: share of the documents that is held out if there are no files for it.
-        streaming: read in order, and only what is needed; Hugging Face data sets are not downloaded first.
-        cache_folder: where a Hugging Face data set is looked for first and downloaded to; None: data/hf/{name}.
+        validation: the same, for held-out documents, which are never trained on, even if they are part of `source`.
+        held_out: fraction of the documents to hold out if there are no held-out files.
+        streaming: read in order and only as needed; Hugging Face data sets are not downloaded first.
+        cache_folder: folder that caches a Hugging Face data set; None: data/hf/{name}.
 
     Raises:
-        UserError: an argument is wrong, or a file is not there.
+        UserError: an argument is invalid, or a file does not exist.
     """
     if not 0 < held_out < 1:
         raise UserError(f"held_out {held_out}: the share of documents to hold out must lie between 0 and 1, as 0.02.")
     cache = None if cache_folder is None else Path(cache_folder)
-    files = find_files(_several(source), streaming, cache)
+    files = find_files(_as_list(source), streaming, cache)
     if validation is not None:
-        kept_apart = find_files(_several(validation), streaming, cache)
+        kept_apart = find_files(_as_list(validation), streaming, cache)
     else:
         kept_apart = [file for file in files if re.search(r"(?<![a-z])valid(ation)?(?![a-z])", _stem(file))]
     if not kept_apart:
@@ -163,7 +162,7 @@ def open_documents(
     return Documents(training, None, streaming), Documents(tuple(kept_apart), None, streaming)
 
 
-def _several(source: Source | Sequence[Source]) -> list[Source]:
+def _as_list(source: Source | Sequence[Source]) -> list[Source]:
     return [source] if isinstance(source, str | Path) else list(source)
 
 

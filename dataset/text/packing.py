@@ -1,21 +1,21 @@
-"""Filling rows of a fixed length with pieces of text, none of them cut: one-dimensional bin packing.
+"""Packing pieces of text into rows of a fixed length without cutting them: one-dimensional bin packing.
 
-Stories have similar lengths, which makes packing hard: of stories between 150 and 250 tokens, rows of 512 hold two or
-three, and the usual best-fit-decreasing heuristic leaves 5 % of the positions empty, because it spends the short
-pieces on rows that would do with two and then has none left for threes that fit exactly. `pack` looks for the length
-from which a piece should be content with one partner; that leaves about 2 % empty.
+Stories have similar lengths, which makes packing hard. With stories of 150 to 250 tokens, a row of 512 holds two or
+three. The usual best-fit-decreasing heuristic leaves 5 % of the positions empty, because it uses up the short pieces in
+rows that two pieces would fill well, and then has none left for rows of three that fit exactly. `pack` searches for the
+length from which a piece should get only one partner; that leaves about 2 % empty.
 """
 
 from collections.abc import Sequence
 
-GOOD_ENOUGH = 0.99  # share of real positions at which `pack` stops looking for better
+GOOD_ENOUGH = 0.99  # filled fraction of all positions at which `pack` stops searching
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Rows of piece numbers such that no row is longer than `capacity`; every piece is in exactly one row.
+    """Rows of piece indices such that no row is longer than `capacity` and every piece is in exactly one row.
 
-    The same for the same arguments. Pieces of equal length are exchangeable, so the order of the pieces decides which
-    of them share a row.
+    The result is deterministic. Pieces of equal length are interchangeable, so the order of the pieces decides which of
+    them share a row.
 
     Args:
         lengths: length of each piece, 1..capacity.
@@ -23,7 +23,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """
     assert all(1 <= length <= capacity for length in lengths)
     enough = sum(lengths) / (GOOD_ENOUGH * capacity)
-    # Above capacity / 2 two long pieces do not fit together; below capacity / 3 three of a kind fit.
+    # Two pieces longer than capacity / 2 do not fit together; three pieces of up to capacity / 3 do.
     low, high = capacity // 3, capacity // 2
     step = max(1, (high - low) // 4)
     tries = {0: fill_rows(lengths, capacity, 0)}
@@ -42,20 +42,28 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def fill_rows(lengths: Sequence[int], capacity: int, one_partner_from: int) -> list[list[int]]:
-    """Fill one row after the other, each begun with the longest piece that is left.
+    """Fill one row after another, starting each with the longest remaining piece.
 
-    What is left of a row gets the one or two pieces that fill it best, again and again until nothing fits. Where the
-    first piece is at least `one_partner_from` long, the piece after it is the longest that fits, without a look at
-    pairs.
+    The free space of a row is filled with the one or two pieces that fit best, repeatedly, until nothing fits. If the
+    first piece is at least `one_partner_from` long, the second is simply the longest piece that fits; pairs are not
+    considered for it.
+
+    Args:
+        lengths: length of each piece, 1..capacity.
+        capacity: length of a row.
+        one_partner_from: length of the first piece from which the second piece is chosen alone.
+
+    Returns:
+        Rows of piece indices.
     """
-    shelf = _Shelf(lengths, capacity)
+    remaining = _Shelf(lengths, capacity)
     rows: list[list[int]] = []
-    while longest := shelf.longest(capacity):
-        row = [shelf.take(longest)]
+    while longest := remaining.longest(capacity):
+        row = [remaining.take(longest)]
         free = capacity - longest
         pairs = longest < one_partner_from
-        while chosen := shelf.best_fill(free, pairs):
-            row.extend(map(shelf.take, chosen))
+        while chosen := remaining.best_fill(free, pairs):
+            row.extend(map(remaining.take, chosen))
             free -= sum(chosen)
             pairs = True
         rows.append(row)
@@ -63,17 +71,17 @@ def fill_rows(lengths: Sequence[int], capacity: int, one_partner_from: int) -> l
 
 
 class _Shelf:
-    """Pieces by length."""
+    """The remaining pieces, grouped by length."""
 
     def __init__(self, lengths: Sequence[int], capacity: int):
         self.pieces: list[list[int]] = [[] for _ in range(capacity + 1)]
         for piece, length in enumerate(lengths):
             self.pieces[length].append(piece)
-        # bit n is set where there are pieces of length n: the longest up to a limit is then one operation
+        # bit n is set if there are pieces of length n, so finding the longest up to a limit takes one operation
         self.there = sum(1 << length for length, pieces in enumerate(self.pieces) if pieces)
 
     def take(self, length: int) -> int:
-        """Remove a piece of that length."""
+        """Remove a piece of this length and return its index."""
         pieces = self.pieces[length]
         piece = pieces.pop()
         if not pieces:
@@ -81,16 +89,16 @@ class _Shelf:
         return piece
 
     def longest(self, limit: int) -> int:
-        """The greatest length up to `limit`; 0 if there is none."""
+        """The largest available length up to `limit`; 0 if there is none."""
         return max(0, (self.there & ((2 << limit) - 1)).bit_length() - 1)
 
     def best_fill(self, free: int, pairs: bool) -> tuple[int, ...]:
-        """One or (with `pairs`) two lengths whose sum is nearest to `free` from below; () if nothing fits."""
+        """One or (with `pairs`) two lengths with the largest sum up to `free`; () if nothing fits."""
         first = self.longest(free)
         if not first or first == free or not pairs:
             return (first,) if first else ()
         most, best = first, (first,)
-        while 2 * first > most and most < free:  # a pair whose longer piece is shorter cannot be better
+        while 2 * first > most and most < free:  # otherwise no pair with this longer piece can be better
             second = self.longest(min(first, free - first))
             if second == first and len(self.pieces[first]) == 1:
                 second = self.longest(first - 1)

@@ -1,8 +1,8 @@
-"""Where text is: local files, or files of a Hugging Face data set, read by byte ranges.
+"""Sources of text: local files, or files of a Hugging Face data set, read by byte range.
 
-A source is a file, a folder (its `*.txt`), a glob, or the name of a Hugging Face data set, `owner/name`, or
-`owner/name/pattern` for some of its files. `roneneldan/TinyStories` alone means its first version
-(`TinyStories-*.txt`; the second is `roneneldan/TinyStories/TinyStoriesV2-*.txt`).
+A source is a file, a folder (its `*.txt` files), a glob, or a Hugging Face data set: `owner/name`, or
+`owner/name/pattern` for some of its files. `roneneldan/TinyStories` by itself means the first version
+(`TinyStories-*.txt`); the second is `roneneldan/TinyStories/TinyStoriesV2-*.txt`.
 """
 
 import re
@@ -16,10 +16,10 @@ from dataset.hub import hub_file, reaching_hub
 from utils.errors import UserError
 
 Source = str | Path
-CACHE = Path("data/hf")  # folders of downloaded data sets, by name
+CACHE = Path("data/hf")  # parent of the folders of downloaded data sets
 _PATTERNS = {"roneneldan/TinyStories": "TinyStories-*.txt"}
 _ALL_TEXT = "*.txt"
-# owner/name, or owner/name/pattern; a/b.txt and a/b/c are misspelt paths
+# owner/name or owner/name/pattern; a/b.txt and a/b/c do not match, because they are more likely misspelt paths
 _HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w.-]+(?<!\.txt))(?:/(.*\*.*|.+\.txt))?")
 
 
@@ -27,16 +27,20 @@ class TextFile(Protocol):
     """A file that can be read in parts."""
 
     name: str  # for messages
-    key: str  # the same for the same file, however it was named
+    key: str  # identifies the file, whatever path was given for it
     size: int  # bytes
 
     def read(self, start: int, length: int) -> bytes:
-        """Up to `length` bytes from byte `start` on; fewer only at the end of the file."""
+        """Up to `length` bytes starting at byte `start`; fewer only at the end of the file.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
         ...
 
 
 class LocalFile:
-    """A file on disk, opened for each read."""
+    """A local file, opened for each read."""
 
     def __init__(self, path: Path):
         self.path, self.name, self.key = path, str(path), str(path.resolve())
@@ -55,7 +59,7 @@ class LocalFile:
 
 
 class HubFile:
-    """A file of a Hugging Face data set, of which only what is read is downloaded."""
+    """A file of a Hugging Face data set; only the parts that are read are downloaded."""
 
     def __init__(self, path: str, size: int):
         self.path, self.size = path, size
@@ -77,30 +81,30 @@ class HubFile:
 
 
 def find_files(sources: Sequence[Source], streaming: bool, cache_folder: Path | None) -> list[TextFile]:
-    """The files of all sources, in the order given, those of one source by name; a file given twice is taken once.
+    """The files of all sources in the given order, without duplicates; those of one source are sorted by name.
 
     Args:
-        sources: see the head of this module.
-        streaming: read the files of a Hugging Face data set where they are instead of downloading them first.
-        cache_folder: for the files of a Hugging Face data set; what is there is never loaded from the hub. None:
-            data/hf/{name}.
+        sources: see the docstring of this module.
+        streaming: read the files of a Hugging Face data set from the hub instead of downloading them first.
+        cache_folder: folder that caches the files of a Hugging Face data set; cached files are not downloaded again.
+            None: data/hf/{name}.
 
     Raises:
         UserError: a source has no files, or cannot be reached.
     """
     if not sources:
         raise UserError("no source of text is given: name a file, a folder with .txt files or a Hugging Face data set.")
-    found: dict[str, TextFile] = {}
+    result: dict[str, TextFile] = {}
     for source in sources:
         local = _local_paths(source)
         files = _hub_files(str(source), streaming, cache_folder) if local is None else map(LocalFile, local)
         for file in files:
-            found.setdefault(file.key, file)
-    return list(found.values())
+            result.setdefault(file.key, file)
+    return list(result.values())
 
 
 def _local_paths(source: Source) -> list[Path] | None:
-    """The local files that `source` names; None if it is the name of a Hugging Face data set."""
+    """The local files of `source`; None if it is the name of a Hugging Face data set."""
     path = Path(source)
     if path.is_file():
         return [path]
@@ -134,7 +138,7 @@ def _text_files(folder: Path) -> list[Path]:
 
 
 def _hub_files(source: str, streaming: bool, cache_folder: Path | None) -> Sequence[TextFile]:
-    """Files of a Hugging Face data set: from the cache folder if they are there, else from the hub."""
+    """The files of a Hugging Face data set, from the cache folder if it has any, else from the hub."""
     match = _HUB_NAME.fullmatch(source)
     assert match is not None
     repo, pattern = match[1], match[2] or _PATTERNS.get(match[1], _ALL_TEXT)
@@ -146,14 +150,14 @@ def _hub_files(source: str, streaming: bool, cache_folder: Path | None) -> Seque
     sizes = _list_repo(repo, pattern, otherwise)
     if streaming:
         return [HubFile(f"datasets/{repo}/{name}", size) for name, size in sizes.items()]
-    # Downloaded aside and moved when all are there, so that a part of them is never taken for the data set.
-    aside = cache / ".downloading"
+    # Download to a temporary folder and move the files once all are there, so that a partial download is never used.
+    temporary = cache / ".downloading"
     for name in sizes:
-        hub_file(repo, name, otherwise, "dataset", aside)
+        hub_file(repo, name, otherwise, "dataset", temporary)
     for name in sizes:
         (cache / name).parent.mkdir(parents=True, exist_ok=True)
-        (aside / name).replace(cache / name)
-    shutil.rmtree(aside)
+        (temporary / name).replace(cache / name)
+    shutil.rmtree(temporary)
     return _cached(cache, pattern)
 
 
@@ -162,13 +166,13 @@ def _cached(cache: Path, pattern: str) -> list[LocalFile]:
 
 
 def _list_repo(repo: str, pattern: str, otherwise: str) -> dict[str, int]:
-    """Name within the data set -> bytes, of its files that match, sorted."""
+    """Name within the data set -> size in bytes, for all files that match `pattern`, sorted by name."""
     from huggingface_hub import HfFileSystem
 
     with reaching_hub(f"the list of files of the Hugging Face data set {repo}", otherwise):
         infos: Any = HfFileSystem().find(f"datasets/{repo}", detail=True)
     sizes = {path.removeprefix(f"datasets/{repo}/"): info["size"] for path, info in sorted(infos.items())}
-    # a pattern without folders means the top folder, as it does on disk
+    # a pattern without folders matches only in the top folder, as it does on disk
     matching = {n: s for n, s in sizes.items() if fnmatch(n, pattern) and n.count("/") == pattern.count("/")}
     if not matching:
         raise UserError(

@@ -1,12 +1,12 @@
-"""The byte-level BPE of GPT-2 and GPT-Neo, whole or cut down to a small vocabulary that still writes any text.
+"""The byte-level BPE of GPT-2 and GPT-Neo, complete or capped to a small vocabulary that can still encode any text.
 
 TinyStories needs a fifth of the 50,257 tokens, and a small model would spend most of its parameters on the others.
-`cap="frequency"` keeps the `max_vocab` most frequent tokens of a sample, in any case the 256 bytes and the end of
-text. A token that is not kept is written as the two tokens that BPE merged it from, or as these are written, down to
-bytes: nothing is lost, `decode(encode(text)) == text`. `cap="lowest_ids"` is the cap of earlier systems, for
-comparison: the tokens with the lowest ids are kept, and all others become `<unk>`.
+`cap="frequency"` keeps the `max_vocab` most frequent tokens of a sample, always including the 256 bytes and the end of
+text. A token that is not kept is replaced by the two tokens that BPE merged it from, recursively, down to bytes if
+necessary. So nothing is lost: `decode(encode(text)) == text`. `cap="lowest_ids"` is the cap of earlier systems, for
+comparison: it keeps the tokens with the lowest ids, and all others become `<unk>`.
 
-Ids are 0..vocab_size - 1 in the order of the full vocabulary, where GPT-2 has the end of text last; `<unk>` follows.
+Ids are 0..vocab_size - 1 in the order of the full vocabulary, in which GPT-2 has the end of text last; `<unk>` follows.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ Cap = Literal["frequency", "lowest_ids"]
 FILE = "text_tokenizer.json"
 VERSION = 1
 UNKNOWN = "<unk>"
-# name -> (model on the hub, max_vocab)
+# name -> (model on the hub, default of max_vocab)
 NAMES: dict[str, tuple[str, int | None]] = {
     "gpt-neo-10k": ("EleutherAI/gpt-neo-125M", 10_000),
     "gpt-neo": ("EleutherAI/gpt-neo-125M", None),
@@ -40,33 +40,33 @@ _TEXTS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a capped vocabulary does to texts, in tokens of the full vocabulary."""
+    """How a capped vocabulary encodes texts; counts are tokens of the full vocabulary unless noted."""
 
-    tokens: int  # in the texts
-    undone: int  # written as several kept tokens
-    lost: int  # become <unk>
-    pieces: int  # tokens of the capped vocabulary that the texts become
+    tokens: int  # all tokens of the texts
+    undone: int  # replaced by several kept tokens
+    lost: int  # replaced by <unk>
+    pieces: int  # tokens of the capped vocabulary in the encoded texts
 
 
 class TextTokenizer:
-    """Text to ids and back.
+    """Encodes text to ids and decodes ids to text.
 
     Attributes:
-        name: what it was made from.
-        cap: how the vocabulary was cut down, or None.
+        name: name of the tokenizer that it was made from.
+        cap: how the vocabulary was capped, or None.
         vocab_size: number of ids.
         eos_id: id of the end of text.
-        unk_id: id of what `cap="lowest_ids"` loses; None where nothing is lost.
+        unk_id: id of `<unk>`, with `cap="lowest_ids"`; otherwise None.
     """
 
     def __init__(self, pairs: BytePairs, name: str, cap: Cap | None = None, kept: Sequence[int] | None = None):
-        """Use `make_tokenizer` or `load`.
+        """Use `make_tokenizer` or `load` instead of this constructor.
 
         Args:
             pairs: the full vocabulary.
-            name: what it is made from, kept for the record.
+            name: name of the tokenizer that it is made from, for the record.
             cap: how `kept` was chosen.
-            kept: ids of the full vocabulary that are kept, the end of text among them; None: all.
+            kept: ids of the full vocabulary to keep, which must include the end of text; None: all.
         """
         self.pairs, self.name = pairs, name
         self.cap: Cap | None = cap
@@ -83,7 +83,7 @@ class TextTokenizer:
             written = {id: tuple(map(new_ids.__getitem__, ids)) for id, ids in pairs.written_with(self.kept).items()}
         self.vocab_size = len(self._bytes)
         self.eos_id = new_ids[pairs.end_of_text]
-        # What token t of the full vocabulary becomes: _pieces[_starts[t] : _starts[t] + _counts[t]]
+        # The replacement of token t of the full vocabulary is _pieces[_starts[t] : _starts[t] + _counts[t]]
         pieces = [written.get(id, ()) for id in range(len(pairs.tokens))]
         self._counts = np.fromiter(map(len, pieces), np.int64, len(pieces))
         self._starts = np.cumsum(self._counts) - self._counts
@@ -94,14 +94,18 @@ class TextTokenizer:
         return TextTokenizer, (self.pairs, self.name, self.cap, self.kept)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; no special tokens are added, and none is read out of the text."""
+        """Ids of `text`. No special tokens are added, and none are recognised in the text.
+
+        Raises:
+            UserError: the text cannot be encoded as UTF-8.
+        """
         return self.encode_batch([text])[0].tolist()
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32 [tokens].
 
         Raises:
-            UserError: a text cannot be written in UTF-8.
+            UserError: a text cannot be encoded as UTF-8.
         """
         full, lengths = self._full_ids(texts)
         counts = self._counts[full]
@@ -111,26 +115,26 @@ class TextTokenizer:
         return np.split(self._pieces[sources], text_ends[:-1])[: len(texts)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; the end of text is written `<|endoftext|>`, incomplete characters as U+FFFD.
+        """The text of `ids`. The end of text becomes `<|endoftext|>`, and incomplete characters become U+FFFD.
 
         Raises:
             UserError: an id is not in the vocabulary.
         """
-        found: list[bytes] = []
+        parts: list[bytes] = []
         for id in ids:
             if not 0 <= id < self.vocab_size:
                 raise UserError(f"token id {id} is outside of the vocabulary, 0..{self.vocab_size - 1}.")
-            found.append(self._bytes[id])
-        return b"".join(found).decode("utf-8", errors="replace")
+            parts.append(self._bytes[id])
+        return b"".join(parts).decode("utf-8", errors="replace")
 
     def coverage(self, texts: Iterable[str]) -> Coverage:
-        """Count what becomes of the tokens of `texts`."""
+        """Count how the tokens of `texts` are encoded."""
         tokens = undone = lost = pieces = 0
         unknown = np.full(len(self._counts), False)
         if self.unk_id is not None:
             unknown = self._pieces[self._starts] == self.unk_id
-        for some in _chunks(texts):
-            full, _ = self._full_ids(some)
+        for chunk in _chunks(texts):
+            full, _ = self._full_ids(chunk)
             tokens += len(full)
             undone += int((self._counts[full] > 1).sum())
             lost += int(unknown[full].sum())
@@ -138,7 +142,7 @@ class TextTokenizer:
         return Coverage(tokens, undone, lost, pieces)
 
     def save(self, folder: Path) -> None:
-        """Write `FILE`, all that `load` needs, into `folder`."""
+        """Write the file `FILE`, which `load` reads, into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{FILE}.tmp-{os.getpid()}"
         partial.write_text(self._content, encoding="utf-8")
@@ -146,10 +150,10 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "TextTokenizer":
-        """What `save` wrote into `folder`.
+        """Load the tokenizer that `save` wrote into `folder`.
 
         Raises:
-            UserError: the file is missing, malformed or of another version.
+            UserError: the file is missing or malformed, or has another version.
         """
         path = folder / FILE
         if not path.is_file():
@@ -167,7 +171,7 @@ class TextTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that decides what a text becomes."""
+        """SHA-256 of everything that affects the encoding of texts."""
         return hashlib.sha256(self._content.encode()).hexdigest()
 
     @property
@@ -203,18 +207,18 @@ def make_tokenizer(
     cap: Cap = "frequency",
     sample: Iterable[str] | None = None,
 ) -> TextTokenizer:
-    """A tokenizer of local files or of a model on the Hugging Face hub, cut down to `max_vocab` ids.
+    """A tokenizer from local files or from a model on the Hugging Face hub, capped to `max_vocab` ids.
 
     Args:
         name: gpt-neo-10k, gpt-neo, gpt2, or the name of a model on the hub, owner/model.
-        vocab_file: a local vocab.json, instead of the hub's.
+        vocab_file: a local vocab.json to use instead of the hub's.
         merges_file: the merges.txt that belongs to it.
-        max_vocab: number of ids; None: what the name says (10,000 for gpt-neo-10k), or all.
-        cap: which ids are kept where max_vocab is below the full vocabulary.
-        sample: texts of the corpus to count tokens in; read only for the frequency cap.
+        max_vocab: number of ids; None: 10,000 for gpt-neo-10k, otherwise all.
+        cap: which ids to keep if max_vocab is smaller than the full vocabulary.
+        sample: texts of the corpus in which to count tokens; read only for the frequency cap.
 
     Raises:
-        UserError: an argument, a file or the download is wrong.
+        UserError: an argument or a file is invalid, or the download fails.
     """
     if cap not in get_args(Cap):
         allowed = get_args(Cap)
@@ -240,7 +244,7 @@ def make_tokenizer(
     if size == whole:
         return TextTokenizer(pairs, name)
     if cap == "lowest_ids":
-        # <unk> and the end of text count
+        # <unk> and the end of text are included in the size
         lowest = [id for id in range(size - 1) if id != pairs.end_of_text][: size - 2]
         return TextTokenizer(pairs, name, cap, [*lowest, pairs.end_of_text])
     if sample is None:
@@ -249,7 +253,7 @@ def make_tokenizer(
 
 
 def _most_frequent(pairs: BytePairs, size: int, sample: Iterable[str]) -> list[int]:
-    """The bytes, the end of text, and the most frequent ids of `sample`; of equally frequent ones the lower id."""
+    """The bytes, the end of text, and the most frequent ids in `sample`; ties go to the lower id."""
     tokenizer = TextTokenizer(pairs, "")
     counts = np.zeros(len(pairs.tokens), np.int64)
     for texts in _chunks(sample):
@@ -267,5 +271,5 @@ def _most_frequent(pairs: BytePairs, size: int, sample: Iterable[str]) -> list[i
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     """Lists of up to `_TEXTS_AT_ONCE` texts."""
     remaining = iter(texts)
-    while some := list(islice(remaining, _TEXTS_AT_ONCE)):
-        yield some
+    while chunk := list(islice(remaining, _TEXTS_AT_ONCE)):
+        yield chunk

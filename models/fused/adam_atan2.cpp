@@ -29,7 +29,7 @@ const float* read_floats(const Tensor& t, int64_t count, const char* name) {
   return t.const_data_ptr<float>();
 }
 
-// To be overwritten, of which autograd is told.
+// Memory to write to; bumps the version counter, so that autograd notices the change.
 float* write_floats(const Tensor& t, int64_t count, const char* name) {
   read_floats(t, count, name);
   t.unsafeGetTensorImpl()->bump_version();

@@ -16,7 +16,7 @@ using namespace fused;
 
 constexpr int64_t MOST_POSITIONS = 128;  // computed at once
 
-// Probabilities are powers of two: of the scores times this.
+// Probabilities are computed as 2^(score * log2_scale).
 float log2_scale(int64_t d) { return LOG2_E / std::sqrt(static_cast<float>(d)); }
 
 int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -64,7 +64,7 @@ void check_angles(const Tensor& t, const Shape& s) {
 
 // x [batch, P, D]; qkv [3 * width / PANEL, D / 2, PANEL, 2]; out [D / PANEL, width / 2, PANEL, 2]; cosines and sines fp32
 // [P, d], or empty for no rotation. Returns y, and to keep: queries, keys and values [batch, heads, 3, P', d] (P' = P
-// rounded up, zeros there), what attention found [batch, P, width], the log2 of the sums fp32 [batch, heads, P'], and
+// rounded up, zeros there), the attention output [batch, P, width], the log2 of the sums fp32 [batch, heads, P'], and
 // the factors of the norm fp32 [batch * P].
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_forward(const Tensor& x, const Tensor& qkv,
                                                                      const Tensor& out, const Tensor& cos,
@@ -124,7 +124,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_forward(const Tenso
           const float top = _mm512_reduce_max_ps(largest);
           __m512 sums = _mm512_setzero_ps();
           for (int64_t n = 0; n < padded; n += LANES) {
-            // the difference first: it is exactly 0 at the top, however large that is
+            // subtract first: the difference is exactly 0 at the maximum, however large that is
             const __m512 below = _mm512_sub_ps(load(row + n), _mm512_set1_ps(top));
             const __m512 p = power_of_two(_mm512_mul_ps(below, _mm512_set1_ps(scale)));
             sums = _mm512_add_ps(sums, p);
@@ -141,7 +141,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_forward(const Tenso
                   _mm512_mul_ps(load(projected + m * d + n), share));
         }
       }
-      if (keep)  // so that probabilities of the rows added are zero in the backward pass
+      if (keep)  // so that the probabilities of padding queries are zero in the backward pass
         std::fill(logs_ + item * padded + P, logs_ + (item + 1) * padded, std::numeric_limits<float>::infinity());
     }
     brgemm_release();
@@ -233,7 +233,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& dy, const Te
       turn_rows(own_dy, padded, d, dy_turned);
       pair_rows(q, padded, d, queries);
       pair_rows(own_dy, padded, d, dy_pairs);
-      // keys, transposed: the pairs of the packed ones taken apart
+      // the transposed keys, unpacked from pairs
       turn_rows(k, padded, d, keys_turned);
       for (int64_t n = 0; n < padded; n += PANEL)
         for (int64_t c = 0; c < d; c += 2)
@@ -253,8 +253,9 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& dy, const Te
             __m256i halves[2];
             for (int64_t i = 0; i < 2; i++) {
               const int64_t at = (m + i) * padded + n;
-              // Never above 1. The score of a key that was added is 0, and would be far above 1 where a query's own
-              // scores are all very negative; min returns its second operand where there is a NaN.
+              // A probability is at most 1. The score of a padding key is 0, so without the min its probability would be
+              // far above 1 for a query whose real scores are all very negative. If there is a NaN, min returns its
+              // second operand.
               const __m512 power = _mm512_fmsub_ps(load(scores + at), _mm512_set1_ps(power_scale), load(log + n));
               const __m512 p_ = power_of_two(_mm512_min_ps(_mm512_setzero_ps(), power));
               const __m512 ds_ = _mm512_mul_ps(_mm512_mul_ps(p_, _mm512_set1_ps(scale)),

@@ -1,4 +1,4 @@
-"""The attention sublayer `norm(x + out(attention(x)))` as one operator, in bf16 on CPUs (attention.cpp says how)."""
+"""The attention sublayer `norm(x + out(attention(x)))` as one operator, in bf16 on CPUs (see attention.cpp)."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,10 @@ from models.fused.packing import PANEL, panels
 
 
 class Packed(NamedTuple):
-    """bf16 copies of the two weights as the operator reads them; those of the backward pass where it will be."""
+    """The two weights in bf16, in the layout that the operator reads.
+
+    The backward pass reads other layouts of them, which are None if they were packed for inference.
+    """
 
     qkv: Tensor
     out: Tensor
@@ -19,7 +22,10 @@ class Packed(NamedTuple):
 
 
 def pack(qkv: Tensor, out: Tensor, backward: bool) -> Packed:
-    """qkv [3 * width, hidden], out [hidden, width] of any dtype; width is that of all heads together."""
+    """Pack qkv [3 * width, hidden] and out [hidden, width], of any dtype; `width` is the width of all heads together.
+
+    `backward`: whether there will be a backward pass.
+    """
     return Packed(panels(qkv.t()), panels(out.t()), *((panels(qkv), panels(out)) if backward else (None, None)))
 
 
@@ -34,10 +40,11 @@ def attention(
 ) -> Tensor:
     """`norm(x + out(attention(x)))`: bf16 [batch, positions, hidden] -> the same.
 
-    Gradients go to x and to the fp32 weights qkv and out, of which `packed` was made (with backward=True).
+    Gradients go to x and to the fp32 weights qkv and out.
 
     Args:
-        angles: cosines and sines of rotary embeddings, fp32 [positions, head_dim] each; None: without.
+        packed: the result of `pack(qkv, out, ...)`, with backward=True if a gradient is needed.
+        angles: cosines and sines of the rotary embedding, fp32 [positions, head_dim] each; None: no rotary embedding.
     """
     x = x.contiguous()
     cos, sin = (torch.empty(0), torch.empty(0)) if angles is None else angles
@@ -58,17 +65,17 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, *kept = ctx.saved_tensors
-        found = kept[2]
+        attended = kept[2]
         dx, d_qkv, d_sum = torch.ops.recursive_reasoning.attention_backward(dy.contiguous(), *kept)
-        # the products sum in fp32 and round once, as those outside; a frozen weight needs none
-        _, for_qkv, for_out, *_ = ctx.needs_input_grad
-        d_w_qkv = (d_qkv.t() @ x.flatten(0, 1)).float() if for_qkv else None
-        d_w_out = (d_sum.t() @ found.flatten(0, 1)).float() if for_out else None
+        # these products sum in fp32 and round once, like the plain ones; a frozen weight needs no gradient
+        _, needs_qkv, needs_out, *_ = ctx.needs_input_grad
+        d_w_qkv = (d_qkv.t() @ x.flatten(0, 1)).float() if needs_qkv else None
+        d_w_out = (d_sum.t() @ attended.flatten(0, 1)).float() if needs_out else None
         return dx, d_w_qkv, d_w_out, *(None for _ in range(8))
 
 
 def register_shapes() -> None:
-    """What the operators return, for the compiler."""
+    """Tell the compiler the shapes and dtypes of what the operators return."""
 
     @torch.library.register_fake("recursive_reasoning::attention")
     def _(x: Tensor, qkv: Tensor, out: Tensor, cos: Tensor, sin: Tensor, heads: int, eps: float, keep: bool):
@@ -83,6 +90,6 @@ def register_shapes() -> None:
         )
 
     @torch.library.register_fake("recursive_reasoning::attention_backward")
-    def _(dy: Tensor, y: Tensor, kept: Tensor, found: Tensor, *rest: Tensor):
+    def _(dy: Tensor, y: Tensor, kept: Tensor, attended: Tensor, *rest: Tensor):
         rows = y.shape[0] * y.shape[1]
-        return torch.empty_like(y), y.new_empty(rows, 3 * found.shape[2]), y.new_empty(rows, y.shape[2])
+        return torch.empty_like(y), y.new_empty(rows, 3 * attended.shape[2]), y.new_empty(rows, y.shape[2])

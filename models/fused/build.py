@@ -1,4 +1,4 @@
-"""Compiles the C++ operators beside this file, once for each machine and version of them."""
+"""Compiles the C++ operators in this folder, once for each version of the sources, of torch and of the compiler."""
 
 import functools
 import hashlib
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from utils.device import NO_CPP_COMPILER, cpp_compiler
+from utils.machine import NO_CPP_COMPILER, cpp_compiler
 
-# not -march=native: a home directory may be shared by machines
+# not -march=native, because machines may share a home folder
 _FLAGS = (
     *("-O3", "-std=c++20", "-shared", "-fPIC", "-fopenmp", "-DNDEBUG"),
     *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma", "-mf16c"),
@@ -21,7 +21,7 @@ _FLAGS = (
 
 @functools.cache
 def cannot_build() -> str | None:
-    """Why the operators are of no use on this machine; None where they are."""
+    """Why the operators cannot be built for this machine, or None."""
     if sys.platform != "linux":
         return "they are for Linux"
     if not torch.cpu._is_avx512_bf16_supported():
@@ -30,15 +30,15 @@ def cannot_build() -> str | None:
 
 
 def build_and_load(folder: Path) -> str | None:
-    """Compile the .cpp files of `folder`, where that has not been done yet, and register their operators.
+    """Compile the .cpp files of `folder`, unless that has been done before, and register their operators with torch.
 
-    Returns why that failed, or None. The library is kept in TORCH_EXTENSIONS_DIR, else in ~/.cache. Processes that
-    build at the same time do it each for itself, and the last puts its file in place: nobody waits for a lock.
+    Returns why that failed, or None. The library is kept in TORCH_EXTENSIONS_DIR, or else in ~/.cache. There is no
+    lock: processes that start at the same time each build a library, and the last one to finish replaces the others'.
     """
     try:
         cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "recursive_reasoning")
         return _build_and_load(folder, cache)
-    except (OSError, RuntimeError) as error:  # no home, no right to write, a full disk, a library that does not load
+    except (OSError, RuntimeError) as error:  # no home folder, no permission, a full disk, a library that does not load
         return f"they cannot be built or loaded: {error} (TORCH_EXTENSIONS_DIR names another folder for them)"
 
 
@@ -54,12 +54,12 @@ def _build_and_load(folder: Path, cache: Path) -> str | None:
         with tempfile.TemporaryDirectory(dir=cache) as temporary:
             built = Path(temporary) / library.name
             sources = [str(file) for file in files if file.suffix == ".cpp"]
-            own = Path(torch.__file__).parent
-            libraries = [f"-L{own / 'lib'}", "-ltorch_cpu", "-lc10"]
-            command = [compiler, *_FLAGS, f"-I{own / 'include'}", *sources, "-o", str(built), *libraries]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                lines = done.stderr.strip().splitlines() or ["it said nothing"]
+            torch_folder = Path(torch.__file__).parent
+            libraries = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
+            command = [compiler, *_FLAGS, f"-I{torch_folder / 'include'}", *sources, "-o", str(built), *libraries]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode:
+                lines = result.stderr.strip().splitlines() or ["it said nothing"]
                 return f"{compiler} failed: {next((line for line in lines if 'error' in line), lines[-1])}"
             built.replace(library)
     torch.ops.load_library(library)

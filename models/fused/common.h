@@ -130,7 +130,7 @@ inline void check(const Tensor& t, at::IntArrayRef sizes, const char* name) {
               ", but must be contiguous bfloat16 ", sizes);
 }
 
-// As few parts of at most MOST_ROWS rows as there can be, in equal numbers for all threads; 1 where there are no rows.
+// Rows per part: a thread's share in as few equal parts of at most MOST_ROWS rows as possible; 1 if there are no rows.
 inline int64_t rows_at_once(int64_t rows) {
   if (rows == 0) return 1;
   const int64_t threads = at::get_num_threads();
@@ -142,7 +142,7 @@ inline int64_t rows_at_once(int64_t rows) {
 // -- the post-norm ----------------------------------------------------------------------------------------------------
 
 // y = u / sqrt(mean(u^2) + eps) of `rows` rows, u = sum + x: sum fp32 [rows, D], overwritten by u; x, y bf16 [rows, D].
-// The factors, one a row, where they are wanted.
+// Also writes the factor of each row, unless `factors` is null.
 inline void residual_norm(float* sum, const BFloat16* x, BFloat16* y, int64_t rows, int64_t D, double eps,
                           float* factors) {
   for (int64_t m = 0; m < rows; m++) {

@@ -1,6 +1,7 @@
-"""The SwiGLU sublayer `norm(x + swiglu(x))` as one operator, in bf16 on CPUs (swiglu.cpp says how).
+"""The SwiGLU sublayer `norm(x + swiglu(x))` as one operator, in bf16 on CPUs (see swiglu.cpp).
 
-Weights are packed before use, once for all uses in a step: `pack_rows`, `pack_positions`.
+There are two operators: `rows` works over the last axis, `positions` over the middle one. Each reads weights that were
+packed for it, by `pack_rows` or `pack_positions`.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,10 @@ from models.fused.packing import PANEL, panels
 
 
 class Packed(NamedTuple):
-    """bf16 copies of the two weights as the operators read them; those of the backward pass where it will be."""
+    """The two weights in bf16, in the layout that the operator reads.
+
+    The backward pass reads other layouts of them, which are None if they were packed for inference.
+    """
 
     gate_up: Tensor
     down: Tensor
@@ -24,14 +28,20 @@ class Packed(NamedTuple):
 
 
 def pack_rows(gate_up: Tensor, down: Tensor, backward: bool) -> Packed:
-    """For `rows`: gate_up [2 * inner, width], down [width, inner] of any dtype."""
+    """Pack gate_up [2 * inner, width] and down [width, inner], of any dtype, for `rows`.
+
+    `backward`: whether there will be a backward pass.
+    """
     return Packed(
         panels(gate_up.t()), panels(down.t()), *((panels(gate_up), panels(down)) if backward else (None, None))
     )
 
 
 def pack_positions(gate_up: Tensor, down: Tensor, backward: bool) -> Packed:
-    """For `positions`: gate_up [2 * inner, positions], down [positions, inner] of any dtype."""
+    """Pack gate_up [2 * inner, positions] and down [positions, inner], of any dtype, for `positions`.
+
+    `backward`: whether there will be a backward pass.
+    """
     gate_up, down = gate_up.detach().bfloat16(), down.detach().bfloat16()
     odd = gate_up.shape[1] % 2
     back = (gate_up.t().contiguous(), F.pad(down.t(), (0, odd)).contiguous()) if backward else (None, None)
@@ -41,7 +51,8 @@ def pack_positions(gate_up: Tensor, down: Tensor, backward: bool) -> Packed:
 def rows(x: Tensor, gate_up: Tensor, down: Tensor, packed: Packed, eps: float) -> Tensor:
     """`norm(x + down(silu(gate(x)) * up(x)))` over the last axis: bf16 [..., width] -> the same.
 
-    Gradients go to x and to the fp32 weights gate_up and down, of which `packed` was made (with backward=True).
+    Gradients go to x and to the fp32 weights gate_up and down. `packed` is the result of
+    `pack_rows(gate_up, down, ...)`, with backward=True if a gradient is needed.
     """
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     if not torch.is_grad_enabled():
@@ -50,7 +61,7 @@ def rows(x: Tensor, gate_up: Tensor, down: Tensor, packed: Packed, eps: float) -
 
 
 def positions(x: Tensor, gate_up: Tensor, down: Tensor, packed: Packed, eps: float) -> Tensor:
-    """The same over the middle axis: bf16 [batch, positions, hidden] -> the same."""
+    """`rows` over the middle axis, with weights from `pack_positions`: bf16 [batch, positions, hidden] -> the same."""
     x = x.contiguous()
     if not torch.is_grad_enabled():
         return torch.ops.recursive_reasoning.swiglu_positions(x, packed.gate_up, packed.down, eps, False)[0]
@@ -84,10 +95,10 @@ class _Rows(torch.autograd.Function):
         dx, d_gate_up, product, d_sum = torch.ops.recursive_reasoning.swiglu_rows_backward(
             dy.contiguous(), y, kept, factors, gate_up, down
         )
-        # the products sum in fp32 and round once, as those outside; a frozen weight needs none
-        _, for_gate_up, for_down, *_ = ctx.needs_input_grad
-        d_w_gate_up = (d_gate_up.t() @ x).float() if for_gate_up else None
-        d_w_down = (d_sum.t() @ product).float() if for_down else None
+        # these products sum in fp32 and round once, like the plain ones; a frozen weight needs no gradient
+        _, needs_gate_up, needs_down, *_ = ctx.needs_input_grad
+        d_w_gate_up = (d_gate_up.t() @ x).float() if needs_gate_up else None
+        d_w_down = (d_sum.t() @ product).float() if needs_down else None
         return dx, d_w_gate_up, d_w_down, None, None, None, None, None
 
 
@@ -111,7 +122,7 @@ def _unpanel(panels: Tensor) -> Tensor:
 
 
 def register_shapes() -> None:
-    """What the operators return, for the compiler."""
+    """Tell the compiler the shapes and dtypes of what the operators return."""
 
     def fake(name: str):
         return torch.library.register_fake(f"recursive_reasoning::swiglu_{name}")

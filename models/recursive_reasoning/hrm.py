@@ -1,58 +1,55 @@
 """HRM, the Hierarchical Reasoning Model (arXiv 2506.21734).
 
-Two levels of their own weights, f_H slow and f_L fast. A step makes H_cycles times
+Two levels with weights of their own, f_H (slow) and f_L (fast). A step repeats H_cycles times
 
     L_cycles times    z_L = f_L(z_L ; z_H + x)
     once              z_H = f_H(z_H ; z_L)
 
-with gradient through the very last update of each level only (the one-step approximation). Halting is learned by
+with a gradient only through the last update of each level (the one-step approximation). Halting is learned by
 Q-learning, with a continue head.
 """
 
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from models.act import ACTModel
-from models.inner import InnerModel, Level, ReasonerConfig
-from models.layers import Rotation
+from models.inner import Level, PuzzleInnerModel, ReasonerConfig, RecursionConfig
+from models.view import View
 
 
-class HierarchicalConfig(ReasonerConfig):
+class HierarchicalConfig(ReasonerConfig, defaults={"H_layers": 4, "L_layers": 4, "H_cycles": 2, "L_cycles": 2}):
     """The published sizes: 4 + 4 layers, 2 x 2 cycles."""
 
-    H_layers: int = Field(default=4, ge=0)
-    L_layers: int = Field(default=4, ge=0)
-    H_cycles: int = Field(default=2, ge=1)
-    L_cycles: int = Field(default=2, ge=1)
+    yaml_values: ClassVar = {"puzzle_emb_ndim": "${.hidden_size}"}
+    unused: ClassVar = ("puzzle_emb_len", "no_ACT_continue")
 
 
-class HierarchicalInner(InnerModel):
+class HierarchicalInner(PuzzleInnerModel):
     """The recursion of HRM."""
 
     config_class = HierarchicalConfig
     states: ClassVar = {"z_H": "H_init", "z_L": "L_init"}
 
-    def __init__(self, config: ReasonerConfig):
-        # as published: the embedding takes just the tokens it needs, whatever puzzle_emb_len says
+    def __init__(self, config: RecursionConfig):
+        # as published: the embedding takes only the tokens it needs, whatever puzzle_emb_len is
         super().__init__(config.model_copy(update={"puzzle_emb_len": 0}))
         self.compares_continue = True
         self.trains_continue = True
         self.H_level = Level(config, config.H_layers, self.positions)
         self.L_level = Level(config, config.L_layers, self.positions)
 
-    def recurse(self, z: dict[str, Tensor], x: Tensor, rotation: Rotation | None) -> dict[str, Tensor]:
+    def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         z_H, z_L = z["z_H"], z["z_L"]
         updates = self.config.H_cycles * self.config.L_cycles
         with torch.no_grad():
             for update in range(1, updates):
-                z_L = self.L_level(z_L, z_H + x, rotation)
+                z_L = self.L_level(z_L, z_H + x, view)
                 if update % self.config.L_cycles == 0:
-                    z_H = self.H_level(z_H, z_L, rotation)
-        z_L = self.L_level(z_L, z_H + x, rotation)
-        z_H = self.H_level(z_H, z_L, rotation)
+                    z_H = self.H_level(z_H, z_L, view)
+        z_L = self.L_level(z_L, z_H + x, view)
+        z_H = self.H_level(z_H, z_L, view)
         return {"z_H": z_H, "z_L": z_L}
 
 

@@ -1,30 +1,34 @@
-"""Transformer baseline for text: H_layers pre-norm blocks of their own weights, passed once; no recursion, no halt."""
+"""Transformer baseline for text: one pass through H_layers pre-norm blocks, without recursion or halting."""
 
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from models.inner import ReasonerConfig
-from models.layers import Rotation, rms_norm
+from models.inner import RecursionConfig
+from models.layers import rms_norm
 from models.text.causal import PreNormBlock
-from models.text.model import DenseLevel, TextInner, TextModel, TextModelConfig
+from models.text.model import DenseLevel, DenseTextConfig, TextInner, TextModel
+from models.view import View
+
+FLAT = {
+    "H_layers": 6,
+    "L_layers": 0,
+    "H_cycles": 1,
+    "L_cycles": 1,
+    "num_heads": 1,
+    "inner_size": 256,
+    "halt_exploration_prob": 0.0,
+}
 
 
-class TextTransformerConfig(TextModelConfig):
-    """The defaults are those of the model of 1,033,346 parameters."""
+class TextTransformerConfig(DenseTextConfig, defaults=FLAT):
+    """The defaults give the model with 1,033,346 parameters."""
 
-    H_layers: int = Field(default=6, ge=0)
-    num_heads: int = Field(default=1, ge=1)
-    inner_size: int | None = Field(default=256, ge=1)
-    halt_max_steps: int = Field(default=1, ge=1)
-    halt_exploration_prob: float = Field(default=0.0, ge=0, le=1)
+    unused: ClassVar = ("L_layers", "H_cycles", "L_cycles", "halt_exploration_prob")
 
-    @model_validator(mode="after")
-    def _is_flat(self) -> "TextTransformerConfig":
-        if self.halt_max_steps != 1:
-            raise ValueError(f"halt_max_steps={self.halt_max_steps}: a transformer without recursion makes one step, 1")
-        return self
+    halt_max_steps: int = Field(default=1, ge=1, le=1)
+    """A transformer without recursion takes one step."""
 
 
 class PreNormLevel(DenseLevel):
@@ -34,20 +38,20 @@ class PreNormLevel(DenseLevel):
 
 
 class TextTransformerInner(TextInner):
-    """The stack and its last norm; the latent is what comes out, and starts from nothing."""
+    """The stack and a final norm. The latent is the output; nothing is carried into a step."""
 
     config_class = TextTransformerConfig
     states: ClassVar = {"z_H": "H_init"}
 
-    def __init__(self, config: ReasonerConfig):
+    def __init__(self, config: RecursionConfig):
         super().__init__(config)
         self.H_level = PreNormLevel(config, config.H_layers, self.positions)
 
-    def recurse(self, z: dict[str, Tensor], x: Tensor, rotation: Rotation | None) -> dict[str, Tensor]:
-        return {"z_H": rms_norm(self.H_level(x, None, rotation), self.config.rms_norm_eps)}
+    def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
+        return {"z_H": rms_norm(self.H_level(x, None, view), self.config.rms_norm_eps)}
 
 
 class TextTransformer(TextModel):
-    """The baseline, in the place of a model with one step."""
+    """The baseline, as a model with a single ACT step."""
 
     inner_class = TextTransformerInner

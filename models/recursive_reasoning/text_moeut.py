@@ -1,40 +1,44 @@
-"""TRM for text whose layers are mixtures of experts: MoEUT's feed-forward and SwitchHead's attention.
+"""TRM for text with layers of experts: the feed-forward of MoEUT and the attention of SwitchHead.
 
-The blocks are TRM's post-norm blocks, not the peri-norm ones of MoEUT (arXiv 2405.16039), whose residual
-stream is never normalised: that of a recursion would grow from cycle to cycle and from step to step, while behind a
-post-norm the latents stay of unit size however often they are fed back. What is kept of it: the *selectors* see a
-normalised input, so that the sigmoid scores do not depend on the size of the sum that enters a level; what the experts
-compute is not normalised.
+The blocks are TRM's post-norm blocks, not the peri-norm blocks of MoEUT (arXiv 2405.16039). MoEUT never normalises the
+residual stream, so in a recursion it would grow from cycle to cycle and from step to step; after a post-norm the
+latents have unit size however often they are fed back. As in MoEUT, the input of the *selectors* is normalised, so
+that the sigmoid scores do not depend on the size of the sum that enters a level; the input of the experts is not.
 
-The initial standard deviations of the experts, queries, keys and selectors are scaled by sqrt(2 / layers passed in a
-step), as in the paper.
+The initial standard deviations of the experts, queries, keys and selectors are scaled by sqrt(2 / number of layers
+applied in a step), as in the paper.
 """
 
 from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from models.inner import Level, ReasonerConfig
-from models.recursive_reasoning.text_trm import TextRecursiveInner
+from models.inner import Level, RecursionConfig
+from models.recursive_reasoning.text_trm import TextRecursion
 from models.text.causal import PostNormBlock
 from models.text.model import TextModel, TextModelConfig
 from models.text.moe import ExpertAttention, ExpertFeedForward
 
+ONE_STEP = {"num_heads": 1, "L_cycles": 7, "halt_max_steps": 1, "halt_exploration_prob": 0.0}
 
-class TextMoEConfig(TextModelConfig):
-    """The defaults are those of the model of 1,084,038 parameters."""
 
-    num_heads: int = Field(default=1, ge=1)
-    L_cycles: int = Field(default=7, ge=1)
-    halt_max_steps: int = Field(default=1, ge=1)
+class TextMoEConfig(TextModelConfig, defaults=ONE_STEP):
+    """The defaults give the model with 1,084,038 parameters."""
 
-    num_experts: int = Field(default=8, ge=1)  # of the feed-forward
-    expert_size: int = Field(default=192, ge=1)  # inner width of each
+    num_experts: int = Field(default=8, ge=1)
+    """Number of experts of the feed-forward."""
+    expert_size: int = Field(default=192, ge=1)
+    """Inner width of each expert of the feed-forward."""
     experts_per_token: int = Field(default=2, ge=1)
-    num_attention_experts: int = Field(default=2, ge=1)  # for the values of each head, and for its output
+    """Experts of the feed-forward that each token uses."""
+    num_attention_experts: int = Field(default=2, ge=1)
+    """Number of experts for the values of each head; its output has the same number."""
     attention_experts_per_token: int = Field(default=1, ge=1)
-    ff_entropy_weight: float = Field(default=0.01, ge=0)  # of the balancing regulariser
+    """Experts that a token uses in each head, for its value and for its output."""
+    ff_entropy_weight: float = Field(default=0.01, ge=0)
+    """Weight of the regulariser that balances the experts of the feed-forward."""
     attention_entropy_weight: float = Field(default=0.001, ge=0)
+    """Weight of the regulariser that balances the experts of the attention."""
 
     @model_validator(mode="after")
     def _experts_fit(self) -> "TextMoEConfig":
@@ -44,7 +48,7 @@ class TextMoEConfig(TextModelConfig):
         ):
             if getattr(self, chosen) > getattr(self, experts):
                 raise ValueError(f"{chosen} {getattr(self, chosen)}: at most {experts}, {getattr(self, experts)}")
-        # the grouped matrix product wants rows of whole 16 bytes, in bf16 too
+        # the grouped matrix product needs rows of a multiple of 16 bytes, in bf16 too
         for name, size in (
             ("hidden_size", self.hidden_size),
             ("hidden_size // num_heads", self.hidden_size // self.num_heads),
@@ -58,7 +62,7 @@ class TextMoEConfig(TextModelConfig):
 class ExpertLevel(Level):
     """A stack of post-norm blocks of experts."""
 
-    def make_block(self, config: ReasonerConfig, positions: int) -> PostNormBlock:
+    def make_block(self, config: RecursionConfig, positions: int) -> PostNormBlock:
         assert isinstance(config, TextMoEConfig)
         scale = (2 / (config.L_layers * config.H_cycles * (config.L_cycles + 1))) ** 0.5
         width, eps = config.hidden_size, config.rms_norm_eps
@@ -83,7 +87,7 @@ class ExpertLevel(Level):
         return PostNormBlock(attention, mlp, eps)
 
 
-class TextMoEInner(TextRecursiveInner):
+class TextMoEInner(TextRecursion):
     """The recursion of TRM on text, with layers of experts."""
 
     config_class = TextMoEConfig
@@ -91,6 +95,6 @@ class TextMoEInner(TextRecursiveInner):
 
 
 class TextMoEModel(TextModel):
-    """Causal TRM of experts with adaptive computation time."""
+    """Causal TRM with layers of experts and adaptive computation time."""
 
     inner_class = TextMoEInner

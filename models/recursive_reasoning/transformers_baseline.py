@@ -1,36 +1,40 @@
-"""Transformer baseline: one pass of a deeper stack a step, `z_H = f(z_H ; x)`, no inner cycles.
+"""Transformer baseline: a step is one pass through a deeper stack, `z_H = f(z_H ; x)`, without inner cycles.
 
-With adaptive computation time as the others (arXiv 2510.04871, published code). `act_enabled: false` makes every slot
-take halt_max_steps; `act_inference: true` halts adaptively in evaluation too.
+It has adaptive computation time like the other models (arXiv 2510.04871, published code). With `act_enabled: false`
+every slot takes halt_max_steps steps; with `act_inference: true` slots halt adaptively in evaluation too.
 """
 
 from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
 from models.act import ACTModel
-from models.inner import InnerModel, Level, ReasonerConfig
-from models.layers import Rotation
+from models.inner import Level, PuzzleInnerModel, ReasonerConfig, RecursionConfig
+from models.view import View
+
+PUBLISHED = {"H_layers": 8, "num_heads": 12, "L_layers": 0, "H_cycles": 1, "L_cycles": 1}
 
 
-class TransformerConfig(ReasonerConfig):
-    """The published sizes: 8 layers, 12 heads of 512 // 12 = 42."""
+class TransformerConfig(ReasonerConfig, defaults=PUBLISHED):
+    """The published sizes: 8 layers, 12 heads of 512 // 12 = 42 (so attention is 504 wide in a model of 512)."""
 
-    H_layers: int = Field(default=8, ge=0)
-    num_heads: int = Field(default=12, ge=1)
+    yaml_values: ClassVar = {"puzzle_emb_ndim": "${.hidden_size}"}
+    unused: ClassVar = ("L_layers", "H_cycles", "L_cycles", "puzzle_emb_len", "no_ACT_continue")
+
     act_enabled: bool = True
+    """Halt adaptively in training; false: every example takes halt_max_steps steps."""
     act_inference: bool = False
+    """Halt adaptively in evaluation too."""
 
 
-class TransformerInner(InnerModel):
+class TransformerInner(PuzzleInnerModel):
     """A plain stack of blocks on one latent."""
 
     config_class = TransformerConfig
     states: ClassVar = {"z_H": "H_init"}
 
-    def __init__(self, config: ReasonerConfig):
-        # as published: the embedding takes just the tokens it needs, whatever puzzle_emb_len says
+    def __init__(self, config: RecursionConfig):
+        # as published: the embedding takes only the tokens it needs, whatever puzzle_emb_len is
         super().__init__(config.model_copy(update={"puzzle_emb_len": 0}))
         self.compares_continue = True
         self.trains_continue = False
@@ -40,8 +44,8 @@ class TransformerInner(InnerModel):
         assert isinstance(self.config, TransformerConfig)
         return self.config.act_enabled if training else self.config.act_inference
 
-    def recurse(self, z: dict[str, Tensor], x: Tensor, rotation: Rotation | None) -> dict[str, Tensor]:
-        return {"z_H": self.H_level(z["z_H"], x, rotation)}
+    def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
+        return {"z_H": self.H_level(z["z_H"], x, view)}
 
 
 class TransformerBaseline(ACTModel):

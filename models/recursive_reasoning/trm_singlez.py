@@ -1,6 +1,7 @@
 """TRM with a single latent z (arXiv 2510.04871, ablation "single z"), which is both answer and reasoning.
 
-A cycle is L_cycles times `z = f(z + x)` and once `z = f(z)`; H_cycles cycles a step, all but the last without gradient.
+A cycle is L_cycles times `z = f(z + x)` and once `z = f(z)`. A step runs H_cycles cycles, all but the last without
+gradient.
 """
 
 from typing import ClassVar
@@ -9,30 +10,31 @@ import torch
 from torch import Tensor
 
 from models.act import ACTModel
-from models.inner import InnerModel, Level, ReasonerConfig
-from models.layers import Rotation
+from models.inner import Level, PuzzleInnerModel, RecursionConfig
+from models.view import View
 
 
-class SingleLatentInner(InnerModel):
+class SingleLatentInner(PuzzleInnerModel):
     """The recursion of TRM with one latent."""
 
     states: ClassVar = {"z_L": "L_init"}
 
-    def __init__(self, config: ReasonerConfig):
+    def __init__(self, config: RecursionConfig):
         super().__init__(config)
         self.L_level = Level(config, config.L_layers, self.positions)
 
-    def cycle(self, z: Tensor, x: Tensor, rotation: Rotation | None) -> Tensor:
+    def cycle(self, z: Tensor, x: Tensor, view: View) -> Tensor:
+        """One cycle: the new z, [batch, positions, hidden], as are z and x."""
         for _ in range(self.config.L_cycles):
-            z = self.L_level(z, x, rotation)
-        return self.L_level(z, None, rotation)
+            z = self.L_level(z, x, view)
+        return self.L_level(z, None, view)
 
-    def recurse(self, z: dict[str, Tensor], x: Tensor, rotation: Rotation | None) -> dict[str, Tensor]:
+    def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         z_L = z["z_L"]
         with torch.no_grad():
             for _ in range(self.config.H_cycles - 1):
-                z_L = self.cycle(z_L, x, rotation)
-        return {"z_L": self.cycle(z_L, x, rotation)}
+                z_L = self.cycle(z_L, x, view)
+        return {"z_L": self.cycle(z_L, x, view)}
 
 
 class SingleLatentModel(ACTModel):

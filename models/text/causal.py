@@ -1,4 +1,4 @@
-"""Attention of text models: causal, and within documents; and the blocks made of it."""
+"""Attention for text models, causal and within documents, and the blocks that are built from it."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -7,21 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Attention, Rotation, rms_norm
+from models.layers import Attention, rms_norm
 from models.text.selection import Selections
+from models.view import View
 
 
-@dataclass(frozen=True)
-class TextView(Rotation):
-    """What the layers know of the positions of a batch, made once a step.
+@dataclass(frozen=True, kw_only=True)
+class TextView(View):
+    """The positions of a batch of text, and which of them see which: never a later one.
 
-    With neither `lengths` nor `mask` attention is only causal: documents see the ones before them.
+    With neither `lengths` nor `mask`, attention is only causal: a document sees the documents before it in its row.
 
     Attributes:
         real: bool [rows, seq], False at padding.
-        lengths: positions of each document (or padding) of the first row, then of the second, ...
-        mask: bool [rows, 1, seq, seq], whether the query (third axis) sees the key; where documents are not cut apart.
-        selections: what the experts are asked to do, where that is to be recorded.
+        lengths: length of each document (or stretch of padding), row by row; attention runs on one document at a time.
+        mask: bool [rows, 1, seq, seq], whether the query (third axis) sees the key; the alternative to `lengths`.
+        selections: records which experts are chosen; None: nothing is recorded.
     """
 
     real: Tensor
@@ -39,43 +40,43 @@ def document_lengths(documents: Tensor) -> list[int]:
 
 
 def document_mask(documents: Tensor) -> Tensor:
-    """Bool [rows, 1, seq, seq]: the key is in the query's document and not after it. From int [rows, seq]."""
+    """Bool [rows, 1, seq, seq], from int [rows, seq]: whether the key is in the query's document and not after it."""
     same = documents.unsqueeze(2) == documents.unsqueeze(1)
     return same.tril().unsqueeze(1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, view: TextView) -> Tensor:
-    """The values that each position attends to. [rows, heads, seq, head_dim] three times -> the same."""
+    """Attention as `view` allows it. q, k and v [rows, heads, seq, head_dim] -> the same."""
     if view.mask is not None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=view.mask)
     if view.lengths is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    # one document at a time: the work is a sum of squares of their lengths, not of the rows'
+    # one document at a time: the work is quadratic in the length of a document, not of a row
     pieces = (x.transpose(1, 2).flatten(0, 1).split(view.lengths) for x in (q, k, v))
-    found = [
+    outputs = [
         F.scaled_dot_product_attention(*(x.transpose(0, 1).unsqueeze(0) for x in document), is_causal=True)
         for document in zip(*pieces, strict=True)
     ]
     rows, heads, seq, head_dim = q.shape
-    return torch.cat([y.squeeze(0).transpose(0, 1) for y in found]).view(rows, seq, heads, head_dim).transpose(1, 2)
+    return torch.cat([y.squeeze(0).transpose(0, 1) for y in outputs]).view(rows, seq, heads, head_dim).transpose(1, 2)
 
 
 class CausalAttention(Attention):
-    """Multi-head self-attention to what the view lets each position see. [rows, seq, hidden] -> the same."""
+    """Multi-head self-attention to the positions that the view allows. [rows, seq, hidden] -> the same."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation | None) -> Tensor:
-        assert isinstance(rotation, TextView)
-        return attend(q, k, v, rotation)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+        assert isinstance(view, TextView)
+        return attend(q, k, v, view)
 
 
 class PostNormBlock(nn.Module):
-    """`h = norm(h + attention(h)); h = norm(h + mlp(h))`, as TRM's. [rows, seq, hidden] -> the same."""
+    """`h = norm(h + attention(h)); h = norm(h + mlp(h))`, as in TRM. [rows, seq, hidden] -> the same."""
 
     def __init__(self, attention: nn.Module, mlp: nn.Module, eps: float):
         super().__init__()
         self.self_attn, self.mlp, self.eps = attention, mlp, eps
 
-    def forward(self, h: Tensor, view: Rotation | None) -> Tensor:
+    def forward(self, h: Tensor, view: View) -> Tensor:
         h = rms_norm(h + self.self_attn(h, view), self.eps)
         return rms_norm(h + self.mlp(h, view), self.eps)
 
@@ -83,21 +84,21 @@ class PostNormBlock(nn.Module):
 class DampedBlock(PostNormBlock):
     """`h = norm(h + SHARE * norm(attention(h))); h = norm(h + SHARE * norm(mlp(h)))`. [rows, seq, hidden] -> the same.
 
-    A post-norm block takes about half of what it was given away with each sum, so that after the 14 blocks of a step
-    hardly anything of a token is left, and training stays at the frequencies of the words. Here a sum changes the state
-    by SHARE of its size, whatever the scale of the weights: so a token passes, and a high learning rate is harmless.
+    In a post-norm block each sum loses about half of the block's input, so that after the 14 blocks of a step hardly
+    anything of a token is left, and training does not get beyond word frequencies. Here a sum changes the state by
+    SHARE of its size, whatever the scale of the weights: tokens pass through, and a high learning rate does no harm.
     """
 
     SHARE = 0.2
 
-    def forward(self, h: Tensor, view: Rotation | None) -> Tensor:
+    def forward(self, h: Tensor, view: View) -> Tensor:
         h = rms_norm(h + self.SHARE * rms_norm(self.self_attn(h, view), self.eps), self.eps)
         return rms_norm(h + self.SHARE * rms_norm(self.mlp(h, view), self.eps), self.eps)
 
 
 class PreNormBlock(PostNormBlock):
-    """`h = h + attention(norm(h)); h = h + mlp(norm(h))`, without weights in the norms."""
+    """`h = h + attention(norm(h)); h = h + mlp(norm(h))`, norms without weights. [rows, seq, hidden] -> the same."""
 
-    def forward(self, h: Tensor, view: Rotation | None) -> Tensor:
+    def forward(self, h: Tensor, view: View) -> Tensor:
         h = h + self.self_attn(rms_norm(h, self.eps), view)
         return h + self.mlp(rms_norm(h, self.eps), view)

@@ -1,4 +1,4 @@
-"""The SwiGLU of text models: as everywhere, but large batches on CPUs are computed a few tokens at a time."""
+"""The SwiGLU of text models, which computes large batches on CPUs a few tokens at a time."""
 
 from typing import Any
 
@@ -6,17 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.layers import Rotation, SwiGLU
+from models.layers import SwiGLU
+from models.view import View
 
-CHUNK = 256  # tokens; with an inner width of 1024 in fp32 what is computed of them takes 4 MB
-KEPT = 2**25  # bytes of gate and up that are still kept; the allocator of C gives memory up to this size out again
+CHUNK = 256  # tokens; their intermediate values take 4 MB with an inner width of 1024 in fp32
+KEPT = 2**25  # largest size in bytes of gate and up to be kept; malloc reuses blocks up to this size
 
 
 class _ChunkedSwiGLU(torch.autograd.Function):
     """`down(silu(gate) * up)`, (gate, up) = gate_up(x), x [tokens, width], without keeping gate and up.
 
-    On CPUs having the system clear the pages of large new tensors takes more time than the products. What is computed
-    of a chunk stays in the cache, and computing it again for the backward is cheaper than keeping it.
+    On CPUs the system spends more time on clearing the pages of large new tensors than the products take. The
+    intermediate values of a chunk stay in the cache, and recomputing them in the backward pass is cheaper than keeping
+    them.
     """
 
     @staticmethod
@@ -51,11 +53,11 @@ class _ChunkedSwiGLU(torch.autograd.Function):
 
 
 class FeedForward(SwiGLU):
-    """A SwiGLU, called as experts are: with a view that it has no use for. [rows, seq, width] -> the same."""
+    """A SwiGLU with the signature of `ExpertFeedForward`; it ignores the view. [rows, seq, width] -> the same."""
 
-    def forward(self, x: Tensor, view: Rotation | None = None) -> Tensor:
-        wide = x.numel() // x.shape[-1] * self.gate_up_proj.weight.shape[0] * x.element_size()
-        if x.device.type != "cpu" or wide <= KEPT or torch.compiler.is_compiling():
+    def forward(self, x: Tensor, view: View | None = None) -> Tensor:
+        gate_up_bytes = x.numel() // x.shape[-1] * self.gate_up_proj.weight.shape[0] * x.element_size()
+        if x.device.type != "cpu" or gate_up_bytes <= KEPT or torch.compiler.is_compiling():
             return super().forward(x)
         gate_up, down = (projection.weight.to(x.dtype) for projection in (self.gate_up_proj, self.down_proj))
         tokens = x.flatten(0, -2).contiguous()

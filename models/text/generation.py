@@ -1,4 +1,4 @@
-"""Going on from a text, token by token."""
+"""Generates text, token by token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,17 +15,25 @@ class Sampling:
     """How the next token is drawn."""
 
     temperature: float  # 0: the most probable token
-    top_k: int | None  # among the k most probable ones; None: among all
+    top_k: int | None  # draw from the k most probable tokens; None: from all
     seed: int
 
 
 @dataclass
 class Continuation:
-    """What came after a prompt."""
+    """The text generated after a prompt."""
 
     tokens: list[int] = field(default_factory=list)  # without the end token
-    steps: list[int] = field(default_factory=list)  # ACT steps behind each token, that of the end token included
+    steps: list[int] = field(default_factory=list)  # ACT steps taken for each token, including the end token
     ended: Literal["eos", "length"] = "length"
+
+    def add(self, token: int, steps: int, eos_id: int) -> None:
+        """Append the next token, for which `steps` ACT steps were taken; `eos_id` ends the continuation."""
+        self.steps.append(steps)
+        if token == eos_id:
+            self.ended = "eos"
+        else:
+            self.tokens.append(token)
 
 
 @torch.inference_mode()
@@ -39,44 +47,45 @@ def continue_texts(
     max_new_tokens: int,
     halting: bool,
     device: torch.device,
+    max_steps: int | None = None,
 ) -> list[Continuation]:
-    """Continue each prompt until it ends or is long enough.
+    """Continue each prompt until the end token or `max_new_tokens`.
 
-    A continuation depends on its own prompt and sampling alone: each has a random stream of its own, and the rows of a
-    batch do not see one another (so other rows can change it only where they change the rounding of a sum).
-    The model reads the last `seq_len` tokens anew for every token.
+    A continuation depends only on its own prompt and sampling: each has its own random stream, and the rows of a batch
+    do not see one another (so other rows can change it only by changing the rounding of a sum). For every new token the
+    model reads the last `seq_len` tokens again.
 
     Args:
         model: in evaluation mode, on `device`.
-        prompts: tokens to go on from, at least one each.
+        prompts: tokens to continue, at least one per prompt.
         samplings: how to draw, one for each prompt.
         eos_id: the token that ends a text.
-        seq_len: tokens that the model can see.
+        seq_len: most tokens that the model can read.
         max_new_tokens: length at which a continuation is cut.
         halting: take each token from the ACT step at which its position halts, instead of the last.
-        device: where the model is.
+        device: the device of the model.
+        max_steps: ACT steps; None: halt_max_steps of the model.
     """
-    found = [Continuation() for _ in prompts]
+    continuations = [Continuation() for _ in prompts]
     streams = [torch.Generator().manual_seed(sampling.seed) for sampling in samplings]
-    going = list(range(len(prompts)))
+    unfinished = list(range(len(prompts)))
     for _ in range(max_new_tokens):
-        if not going:
+        if not unfinished:
             break
-        texts = [[*prompts[row], *found[row].tokens][-seq_len:] for row in going]
-        logits, steps = _next_logits(model, texts, eos_id, halting, device)
-        for row, row_logits, row_steps in zip(going, logits, steps.tolist(), strict=True):
+        texts = [[*prompts[row], *continuations[row].tokens][-seq_len:] for row in unfinished]
+        logits, steps = _next_logits(model, texts, eos_id, halting, max_steps, device)
+        for row, row_logits, row_steps in zip(unfinished, logits, steps.tolist(), strict=True):
             token = draw(row_logits, samplings[row], streams[row])
-            found[row].steps.append(row_steps)
-            if token == eos_id:
-                found[row].ended = "eos"
-            else:
-                found[row].tokens.append(token)
-        going = [row for row in going if found[row].ended != "eos"]
-    return found
+            continuations[row].add(token, row_steps, eos_id)
+        unfinished = [row for row in unfinished if continuations[row].ended != "eos"]
+    return continuations
 
 
 def draw(logits: Tensor, sampling: Sampling, stream: torch.Generator) -> int:
-    """The next token by its logits, fp64 [vocab] on the CPU; takes as many numbers from `stream` every time."""
+    """Draw the next token from its logits, fp64 [vocab] on the CPU.
+
+    All draws with the same sampling advance `stream` by the same amount.
+    """
     if sampling.temperature == 0:
         return int(logits.argmax())
     if sampling.top_k is not None and sampling.top_k < len(logits):
@@ -87,14 +96,19 @@ def draw(logits: Tensor, sampling: Sampling, stream: torch.Generator) -> int:
 
 
 def _next_logits(
-    model: TextModel, texts: Sequence[Sequence[int]], padding: int, halting: bool, device: torch.device
+    model: TextModel,
+    texts: Sequence[Sequence[int]],
+    padding: int,
+    halting: bool,
+    max_steps: int | None,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """What comes after each text: (logits fp64 [texts, vocab], ACT steps [texts]), on the CPU."""
+    """For the token after each text: (logits fp64 [texts, vocab], ACT steps [texts]), on the CPU."""
     last = torch.tensor([len(text) - 1 for text in texts], device=device)
-    # padding stands behind the text, where no position of the text sees it
+    # padding comes after the text, where no position of the text sees it
     inputs = torch.full((len(texts), int(last.max()) + 1), padding, dtype=torch.int32)
     for row, text in zip(inputs, texts, strict=True):
         row[: len(text)] = torch.tensor(text, dtype=torch.int32)
-    state, steps = model.answers(inputs.to(device), None, halting=halting)
+    state, steps = model.answers(inputs.to(device), None, halting, max_steps)
     rows = torch.arange(len(texts), device=device)
     return model.logits(state[rows, last]).float().cpu().double(), steps[rows, last].cpu()

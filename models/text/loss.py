@@ -12,8 +12,8 @@ from models.losses import ACTLossHead, TokenLoss, softmax_cross_entropy
 from models.text.model import TextModel
 from utils.constants import IGNORE_LABEL_ID
 
-# Tokens whose logits are held at a time. With a vocabulary of 10,000 in fp32 they take 10 MB, which the caches of a CPU
-# hold, or 330 MB, enough to keep a GPU busy.
+# Number of tokens whose logits are held at a time. With a vocabulary of 10,000 in fp32 they take 10 MB, which fits in
+# the caches of a CPU, or 330 MB, enough to keep a GPU busy.
 CHUNK_CPU, CHUNK_GPU = 256, 8192
 
 
@@ -22,15 +22,15 @@ class TokenScores(NamedTuple):
 
     losses: Tensor  # fp32, in nats, 0 where there is no label
     right: Tensor  # bool, whether the most likely token is the label; False where there is none
-    steps: Tensor  # int32, ACT steps made for the answer
+    steps: Tensor  # int32, ACT steps taken for the answer
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """See `weighted_cross_entropy`. The loss is linear in the gradient that reaches it, so its own are made at once.
+    """See `weighted_cross_entropy`. The forward pass computes the gradients too; the backward pass only scales them.
 
-    With e = exp(logits - max) the loss of a token is log(sum e) - (logit of the label - max), and its gradient with
-    respect to the logits e / sum e - (1 at the label). The factors of a token, its weight and 1 / sum e, are left to
-    the narrow sides of the products: of the logits nothing is kept, and they are read few times.
+    With e = exp(logits - max), the loss of a token is log(sum e) - (logit of the label - max), and its gradient with
+    respect to the logits is e / sum e - (1 at the label). The factors of a token, its weight and 1 / sum e, are applied
+    to the narrow operands of the products, so that the logits are read only a few times; none of them are kept.
     """
 
     @staticmethod
@@ -71,17 +71,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 def weighted_cross_entropy(
     answer: Tensor, table: Tensor, labels: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`sum of weights * cross-entropy(softmax(answer @ table^T), labels)`, the logits of a chunk of tokens at a time.
+    """`sum of weights * cross-entropy(softmax(answer @ table^T), labels)`, for a chunk of tokens at a time.
 
     Args:
         answer: [rows, seq, hidden].
         table: fp32 [vocab, hidden], cast to the dtype of `answer`; the softmax is computed in fp32.
-        labels: int [rows, seq]; ignored ones are not computed.
-        weights: fp32 [rows, seq]; without gradient.
+        labels: int [rows, seq]; nothing is computed for ignored ones.
+        weights: fp32 [rows, seq]; they get no gradient.
 
     Returns:
-        (fp32 scalar; without gradient the losses fp32 [rows, seq], 0 where ignored, and whether the most likely token
-        is the label, bool [rows, seq], False where ignored).
+        (the sum, fp32 scalar; without gradient, the losses fp32 [rows, seq], 0 where ignored, and whether the most
+        likely token is the label, bool [rows, seq], False where ignored).
     """
     loss, losses, right = _ChunkedCrossEntropy.apply(  # pyright: ignore[reportGeneralTypeIssues]
         answer.flatten(0, 1), table, labels.flatten(), weights.flatten(), torch.is_grad_enabled()
@@ -92,18 +92,19 @@ def weighted_cross_entropy(
 class TextLossHead(ACTLossHead):
     """One ACT step of a text model with its loss and metrics.
 
-    Loss of a row: over its positions that have a label and have not settled, the sum of the token loss and, where more
-    than one step is made, 0.5 * BCE(q_halt, this token is right), divided by the number of its positions with a label;
-    **summed** over the rows. Mixtures of experts add their regulariser, times the number of rows.
+    Loss of a row: the sum, over its positions that have a label and have not settled, of the token loss and, if there
+    is more than one step, of 0.5 * BCE(q_halt, this token is right), divided by the number of its positions with a
+    label. The losses are **summed** over the rows. Mixtures of experts add their regulariser, times the number of rows.
     """
 
     model: TextModel
     loss_types: ClassVar[dict[str, TokenLoss]] = {"softmax_cross_entropy": softmax_cross_entropy}
 
     def initial_carry(self, batch: dict[str, Tensor]) -> Carry:
-        """A carry in which every row waits for text. Besides what the model needs, the states hold for each position
+        """A carry in which every row waits for text.
 
-        answer_loss, fp32 [rows, seq], and answer_right, bool [rows, seq]: of its answer as it stands.
+        Besides the states of the model it holds, for the current answer of each position, answer_loss, fp32 [rows,
+        seq], and answer_right, bool [rows, seq].
         """
         carry = super().initial_carry(batch)
         labels = batch["labels"]
@@ -123,21 +124,21 @@ class TextLossHead(ACTLossHead):
         Args:
             carry: the rows.
             batch: text for the rows that are finished: inputs, labels, documents, int [rows, seq].
-            return_keys: outputs wanted back, of answer, q_halt_logits, active (see `models.text.model`).
-            min_steps: steps before which no position of a row settles, int [rows]; drawn here when absent.
+            return_keys: outputs to return, out of answer, q_halt_logits, active (see `models.text.model`).
+            min_steps: steps before which no position of a row settles, int [rows]; drawn here if None.
 
         Returns:
-            (new carry, summed loss, metrics, the outputs asked for, whether all rows are finished). Metrics are sums:
-            count, accuracy and steps over the labelled positions of the rows that finished with this step; lm_loss
-            over the rows, of the mean loss of the answers as they stand (a settled one has that of the step when it
-            settled); q_halt_loss (with more than one step) and moe_loss (with experts) over the rows, as trained;
-            moe/* times count.
+            (new carry, summed loss, metrics, the requested outputs, whether all rows are finished). Metrics are sums:
+            count, accuracy and steps over the labelled positions of the rows that finished on this step; lm_loss over
+            the rows, each the mean loss of its current answers (a settled answer keeps the loss of the step at which
+            it settled); q_halt_loss (with more than one step) and moe_loss (with experts) over the rows, as in the
+            loss; moe/* times count.
         """
         carry, outputs = self.model(carry=carry, batch=batch, min_steps=min_steps)
         labels, states = carry.current_data["labels"], carry.states
         labelled = labels != IGNORE_LABEL_ID
         active = outputs["active"] & labelled
-        share = 1 / labelled.sum(-1, keepdim=True).clamp_min(1)  # of one position in the loss of its row
+        share = 1 / labelled.sum(-1, keepdim=True).clamp_min(1)  # weight of a position in its row
         weights = active * share
 
         table = self.model.inner.embed_tokens.embedding_weight
@@ -169,14 +170,14 @@ class TextLossHead(ACTLossHead):
         return carry, loss, metrics, wanted, carry.halted.all()
 
     @torch.no_grad()
-    def scores(self, batch: dict[str, Tensor], halting: bool = False) -> TokenScores:
-        """How well a batch is predicted, without gradient and with no change of state.
+    def scores(self, batch: dict[str, Tensor], halting: bool = False, max_steps: int | None = None) -> TokenScores:
+        """How well a batch is predicted, without gradients and without changing any state.
 
         Args:
             batch: inputs, labels, documents, int [rows, seq].
-            halting: see `models.text.model.TextModel.answers`.
+            halting, max_steps: see `models.text.model.TextModel.answers`.
         """
-        answer, steps = self.model.answers(batch["inputs"], batch["documents"], halting)
+        answer, steps = self.model.answers(batch["inputs"], batch["documents"], halting, max_steps)
         labels = batch["labels"]
         table = self.model.inner.embed_tokens.embedding_weight
         weights = torch.ones(labels.shape, device=labels.device)

@@ -1,7 +1,7 @@
 """Mixtures of experts: the feed-forward of MoEUT (arXiv 2405.16039) and the attention of SwitchHead (arXiv 2312.07987).
 
-Sparse: each token is computed by the experts it chooses and by no other, so the work grows with the number chosen and
-hardly with the number there are. The (token, expert) pairs are sorted by expert, and each expert works on its stretch.
+They are sparse: each token is computed only by the experts that it chooses, so the work grows with the number of chosen
+experts and hardly with that of all. The (token, expert) pairs are sorted by expert, and each expert works on its range.
 """
 
 from itertools import pairwise
@@ -11,18 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import CastedLinear, Rotation, rotate, trunc_normal_
+from models.layers import CastedLinear, rotate, trunc_normal_
 from models.text.causal import TextView, attend
 from models.text.selection import Selector
+from models.view import View
 
-GROUPED_DEVICES = ("cpu", "cuda")  # those that have a grouped matrix product
+GROUPED_DEVICES = ("cpu", "cuda")  # device types that have a grouped matrix product
 
 
 class _Take(torch.autograd.Function):
-    """`x[index]`, where index holds each row of x equally often, and `places[i]` are all the places that row i got.
+    """`x[index]`, where `index` holds each row of x equally often, and `places[i]` are the places of row i in it.
 
-    The backward is a gather as well, where that of plain indexing adds rows up one by one (slow on CPUs, and in no
-    fixed order on GPUs).
+    The backward pass is a gather too. That of plain indexing adds up rows one by one, which is slow on CPUs and has no
+    fixed order on GPUs.
     """
 
     @staticmethod
@@ -39,21 +40,21 @@ class _Take(torch.autograd.Function):
 
 
 class Dispatch:
-    """The way of rows to the experts they have chosen, and back.
+    """Sends rows to the experts that they have chosen, and combines the results.
 
     Args:
         ids: int64 [rows, k], the experts of each row.
-        experts: how many there are.
+        experts: number of experts.
     """
 
     def __init__(self, ids: Tensor, experts: int):
         rows, chosen = ids.shape
         pairs = ids.flatten()
-        self.order = pairs.argsort(stable=True)  # the pairs, which are numbered row by row, in the order of experts
+        self.order = pairs.argsort(stable=True)  # the pairs, numbered row by row, sorted by expert
         self.rows = self.order // chosen
         places = torch.empty_like(self.order)
         places[self.order] = torch.arange(len(pairs), device=ids.device)
-        self.places = places.view(rows, chosen)  # where each pair has come to lie
+        self.places = places.view(rows, chosen)  # where each pair is in that order
         self.ends = torch.bincount(pairs, minlength=experts).cumsum(0, dtype=torch.int32)
 
     def spread(self, x: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ class Dispatch:
         return _Take.apply(x, self.rows, self.places)  # pyright: ignore[reportReturnType]
 
     def gather(self, y: Tensor, scores: Tensor) -> Tensor:
-        """The scored sum of what each row's experts made of it. [pairs, width], [rows, k] -> [rows, width]."""
+        """The score-weighted sum of the results of each row's experts. [pairs, width], [rows, k] -> [rows, width]."""
         y = _Take.apply(y, self.places.flatten(), self.order.unsqueeze(1))  # pyright: ignore[reportAssignmentType]
         return (y.view(*scores.shape, -1) * scores.unsqueeze(-1)).sum(1)
 
@@ -78,16 +79,16 @@ class Dispatch:
 class ExpertFeedForward(nn.Module):
     """`output_scale * sum over the best k experts e of s_e * relu(x K_e) V_e`. [rows, seq, width] -> the same.
 
-    s as in `models.text.selection.Selector`, not renormalised over the k. (MoEUT; the learned output scale is
-    not of the paper.)
+    The scores s are those of `models.text.selection.Selector`, not renormalised over the k. (MoEUT; the learned output
+    scale is not in the paper.)
 
     Args:
-        width: of a token.
-        experts, size: how many, and the inner width of one.
-        chosen: k.
-        entropy_weight: of the balancing regulariser.
+        width: width of a token.
+        experts, size: number of experts, and the inner width of each.
+        chosen: k, the number of experts that a token uses.
+        entropy_weight: weight of the balancing regulariser.
         scale: factor of the initial standard deviations.
-        eps: of the norm before the selector.
+        eps: epsilon of the norm before the selector.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class ExpertFeedForward(nn.Module):
         self.selector = Selector(width, 1, experts, chosen, "ff", entropy_weight, std, eps)
         self.output_scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, x: Tensor, view: Rotation | None) -> Tensor:
+    def forward(self, x: Tensor, view: View) -> Tensor:
         assert isinstance(view, TextView)
         tokens = x.flatten(0, 1)
         scores, ids = self.selector(tokens, view.real.flatten(), view.selections)
@@ -114,14 +115,14 @@ class ExpertFeedForward(nn.Module):
 class ExpertAttention(nn.Module):
     """Self-attention whose value and output projections are experts. [rows, seq, width] -> the same.
 
-    Queries and keys are dense; each head of each token chooses k matrices for its value and k for its output, by
-    selectors of its own: `v = sum of s_e * x V_e`, `y = output_scale * sum over heads, and the k, of s_e * o O_e`, o
-    being what the head has attended to. (SwitchHead; the learned output scale is not of the paper.)
+    Queries and keys are dense. Each token chooses, for each head, k matrices for the value and k for the output, with a
+    selector for each: `v = sum of s_e * x V_e`, `y = output_scale * sum over heads and the k of s_e * o O_e`, where o
+    is the attention output of the head. (SwitchHead; the learned output scale is not in the paper.)
 
     Args:
-        width: of a token; the heads are width // heads wide each.
-        heads: how many.
-        experts: value matrices, and output matrices, of each head.
+        width: width of a token; each head is width // heads wide.
+        heads: number of heads.
+        experts: number of value matrices, and of output matrices, of each head.
         chosen, entropy_weight, scale, eps: as in `ExpertFeedForward`.
     """
 
@@ -142,15 +143,17 @@ class ExpertAttention(nn.Module):
         self.output_selector = Selector(width, heads, experts, chosen, "attention", entropy_weight, std, eps)
         self.output_scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, x: Tensor, view: Rotation | None) -> Tensor:
+    def forward(self, x: Tensor, view: View) -> Tensor:
         assert isinstance(view, TextView)
+        assert view.rotation is not None
         rows, seq, width = x.shape
+        rotation = view.rotation
         q, k = (
-            rotate(projection(x).view(rows, seq, self.heads, -1).transpose(1, 2), view)
+            rotate(projection(x).view(rows, seq, self.heads, -1).transpose(1, 2), rotation)
             for projection in (self.q_proj, self.k_proj)
         )
         tokens = x.flatten(0, 1)
-        # a row for each head of each token
+        # one row per head of each token
         v = self._mix(tokens.repeat_interleave(self.heads, 0), self.values, self.value_selector, tokens, view)
         y = attend(q, k, v.view(rows, seq, self.heads, -1).transpose(1, 2), view)
         attended = y.transpose(1, 2).reshape(rows * seq * self.heads, -1)
@@ -158,9 +161,9 @@ class ExpertAttention(nn.Module):
         return self.output_scale.to(x.dtype) * out.view(rows, seq, self.heads, width).sum(2)
 
     def _mix(self, x: Tensor, matrices: Tensor, selector: Selector, tokens: Tensor, view: TextView) -> Tensor:
-        """The scored sum of the matrices chosen times x. [tokens * heads, in] -> [tokens * heads, out]."""
+        """The score-weighted sum of x times each chosen matrix. [tokens * heads, in] -> [tokens * heads, out]."""
         scores, ids = selector(tokens, view.real.flatten(), view.selections)
-        # the experts of all heads, numbered through
+        # number the experts of all heads consecutively
         ids = ids + torch.arange(self.heads, device=ids.device).view(1, -1, 1) * self.experts
         dispatch = Dispatch(ids.flatten(0, 1), self.heads * self.experts)
         return dispatch.gather(dispatch.apply(dispatch.spread(x), matrices), scores.flatten(0, 1))

@@ -1,4 +1,4 @@
-"""Which experts the tokens choose: recorded while a step runs, made into the balancing regulariser and the loads."""
+"""Which experts the tokens choose, recorded during a step to compute the balancing regulariser and the loads."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,16 +16,16 @@ Kind = Literal["ff", "attention"]
 class Selector(nn.Module):
     """Scores of the experts of each head for each token, `s = sigmoid(norm(x) . row)`, and the best k of them.
 
-    The input is normalised before it is scored, as in MoEUT (arXiv 2405.16039), the scores are not.
+    The input is normalised before it is scored, as in MoEUT (arXiv 2405.16039); the scores are not normalised.
 
     Args:
-        width: of a token.
-        heads, experts: `experts` for each of `heads` to choose from.
-        chosen: k.
-        kind: what the experts are, for the loads.
-        entropy_weight: of the regulariser.
-        std: of the initial weights, whose rows all have the same length.
-        eps: of the norm.
+        width: width of a token.
+        heads, experts: number of heads, and of the experts that each head chooses from.
+        chosen: k, the number of experts that are chosen.
+        kind: kind of the experts, which names the loads.
+        entropy_weight: weight of the regulariser.
+        std: standard deviation of the initial weights, whose rows all have the same length.
+        eps: epsilon of the norm.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Selector(nn.Module):
 
         Args:
             x: [tokens, width].
-            real: bool [tokens], those that count in the records.
-            selections: the records, or None.
+            real: bool [tokens], whether the token counts in the records (it is not padding).
+            selections: the records; None: nothing is recorded.
 
         Returns:
             (scores in the dtype of x, experts int64), [tokens, heads, k] each, the best first.
@@ -66,11 +66,11 @@ class Selector(nn.Module):
 
 @dataclass
 class _Record:
-    """Sums over the tokens and the repeats of one selector."""
+    """Sums over the tokens and the uses of one selector in a step."""
 
-    probabilities: Tensor  # fp32 [heads, experts], of the softmax of the logits
-    chosen: Tensor  # fp32 [heads, experts], how often each was
-    tokens: Tensor  # fp32 scalar
+    probabilities: Tensor  # fp32 [heads, experts], sum of the softmax of the logits
+    chosen: Tensor  # fp32 [heads, experts], how often each expert was chosen
+    tokens: Tensor  # fp32 scalar, number of tokens
 
 
 class Selections:
@@ -85,11 +85,11 @@ class Selections:
         """Whether nothing was recorded, as in models without experts."""
         return not self._records
 
-    @torch.compiler.disable()  # a graph would differ with what is recorded already, also when it is computed again
+    @torch.compiler.disable()  # a graph would depend on the records so far, also when recomputed
     def record(self, selector: Selector, logits: Tensor, ids: Tensor, real: Tensor) -> None:
         """Add one use of a selector: logits [tokens, heads, experts], ids [tokens, heads, k], real bool [tokens]."""
         if self._read:
-            # the backward pass computes a block again: nothing to add up, and its tensors are not to be held
+            # the backward pass is recomputing a block: record nothing more, and do not hold on to its tensors
             self._records.clear()
         counts = real.float()
         probabilities = (counts @ logits.float().softmax(-1).flatten(1)).view(selector.heads, selector.experts)
@@ -107,11 +107,11 @@ class Selections:
     def regulariser(self) -> Tensor:
         """`sum over selectors of entropy_weight * (- entropy of the mean softmax)`, fp32 scalar, in nats.
 
-        The mean is over the real tokens of all ranks and all repeats of the layer; with several heads the entropy is
-        the mean of theirs. (MoEUT, arXiv 2405.16039.)
+        The mean is over the real tokens of all ranks and all uses of the layer; with several heads, their entropies are
+        averaged. (MoEUT, arXiv 2405.16039.)
 
-        The gradient is that of this rank's tokens alone, times the number of ranks: the sum over ranks of gradients of
-        `rows * regulariser()` is then that of the regulariser of all ranks' tokens, times the global batch size.
+        The gradient is that of this rank's tokens only, times the number of ranks. The sum over ranks of the gradients
+        of `rows * regulariser()` is then the gradient of the regulariser over all tokens, times the global batch size.
         """
         totals, world_size = self._over_ranks()
         losses = []
@@ -127,17 +127,17 @@ class Selections:
     def loads(self) -> dict[str, Tensor]:
         """How evenly the tokens of all ranks use the experts, fp32 scalars, means over layers and heads of each kind.
 
-        `{kind}_busiest`, `{kind}_least_busy`: share of all choices that the expert chosen most, and least, has.
-        `{kind}_entropy`: of the mean softmax, in nats.
+        `{kind}_busiest`, `{kind}_least_busy`: share of all choices that went to the expert chosen most, and least.
+        `{kind}_entropy`: entropy of the mean softmax, in nats.
         """
-        found: dict[str, list[Tensor]] = {}
+        loads: dict[str, list[Tensor]] = {}
         for selector, record in zip(self._records, self._over_ranks()[0], strict=True):
             share = record.chosen / record.chosen.sum(-1, keepdim=True).clamp_min(1)
             mean = record.probabilities / record.tokens.clamp_min(1)
             values = {"busiest": share.amax(-1), "least_busy": share.amin(-1), "entropy": -_negative_entropy(mean)}
             for name, value in values.items():
-                found.setdefault(f"{selector.kind}_{name}", []).append(value)
-        return {name: torch.cat(values).mean() for name, values in found.items()}
+                loads.setdefault(f"{selector.kind}_{name}", []).append(value)
+        return {name: torch.cat(values).mean() for name, values in loads.items()}
 
     def _over_ranks(self) -> tuple[list[_Record], int]:
         """(each record summed over all ranks, without gradient; the number of ranks)."""
@@ -154,5 +154,5 @@ class Selections:
 
 
 def _negative_entropy(p: Tensor) -> Tensor:
-    """Over the last axis, in nats; with a finite gradient at 0 too."""
+    """`sum p log p` over the last axis, in nats; its gradient is finite at 0 too."""
     return (p * p.clamp_min(1e-30).log()).sum(-1)

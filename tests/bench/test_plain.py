@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from bench.plain import PlainTRM
+from models.acceleration import accelerate
+from models.inner import ReasonerConfig
 from models.losses import ACTLossHead
-from models.training import TrainState
-from tests.models.small import CONFIG, small_batch, small_model
-from tests.test_golden import CONFIG as OPTIMIZATION
+from tests.models.small import CONFIG, small_batch, small_model, train_state
+from tests.test_golden import SETTINGS
 from utils.distributed import Ranks
+from utils.machine import choose_machine
 
 ROWS, STEPS = 6, 6
 VARIANTS = {
@@ -24,16 +26,17 @@ def labelled(seed: int) -> dict[str, torch.Tensor]:
 
 
 def plain_losses(head: ACTLossHead) -> list[float]:
-    run = PlainTRM(head.state_dict(), head.model.config, torch.float32)
+    config = head.model.config
+    assert isinstance(config, ReasonerConfig)
+    run = PlainTRM(head.state_dict(), config, torch.float32)
     no_minimum = torch.zeros(ROWS, dtype=torch.int32)
     return [run.train_step(labelled(step), no_minimum, 1e-3, 1e-2) for step in range(STEPS)]
 
 
 def own_losses(head: ACTLossHead, compiled: bool) -> list[float]:
-    config = OPTIMIZATION.model_copy(update={"lr_warmup_steps": 0, "lr_min_ratio": 1.0})
-    state = TrainState(head, config, Ranks(), total_steps=STEPS)
+    state = train_state(head, SETTINGS | {"lr_warmup_steps": 0, "lr_min_ratio": 1.0}, Ranks(), total_steps=STEPS)
     if compiled:
-        state.compile()
+        state.use_fast_update(accelerate(head.model, choose_machine("cpu", "float32", compile=True)))
     losses = []
     for step in range(STEPS):
         metrics = state.train_step(labelled(step))
@@ -43,6 +46,7 @@ def own_losses(head: ACTLossHead, compiled: bool) -> list[float]:
     return losses
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_same_losses(variant: str, compiled: bool):

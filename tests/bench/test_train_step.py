@@ -22,6 +22,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.thorough
 def test_all_parts_and_a_trace(tmp_path: Path):
     output, trace = tmp_path / "figures.jsonl", tmp_path / "trace.json"
     done = bench(
@@ -37,8 +38,9 @@ def test_all_parts_and_a_trace(tmp_path: Path):
     assert json.loads(trace.read_text())["traceEvents"]
 
 
+@pytest.mark.thorough
 def test_unknown_data_of_unknown_shape_is_refused():
-    done = bench("data_paths=[nowhere/at-all]")
+    done = bench("data_paths=[nowhere/at-all]", "data_builder=null")
     assert done.returncode == 2
     assert "seq_len=" in done.stderr
     assert "Traceback" not in done.stderr

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dataset.augment import make_augmentation
 from dataset.build_maze_dataset import Config as MazeConfig
 from dataset.build_maze_dataset import build as build_mazes
 from dataset.device_feed import bytes_of, device_batches, stays_on_device
 from dataset.puzzle_dataset import PuzzleSplit, TrainBatches
+from dataset.tasks import load_task
 from tests.dataset.small import write_small
 from tests.runs import write_sudoku
 from utils.errors import UserError
@@ -38,7 +38,7 @@ def check_same(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]]) -> 
 
 def sudoku(tmp_path: Path, rank: int = 0, ranks: int = 1) -> TrainBatches:
     split = PuzzleSplit([write_sudoku(tmp_path, 9, 2)], "train")
-    return TrainBatches(split, 8, 5, rank, ranks, make_augmentation("sudoku", 16, 6))
+    return TrainBatches(split, 8, 5, rank, ranks, load_task("sudoku").of(16, 6).augmentation())
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def mazes(tmp_path_factory: pytest.TempPathFactory) -> TrainBatches:
     root = tmp_path_factory.mktemp("data") / "maze"
     build_mazes(MazeConfig(output_dir=str(root), generate=12, test_size=1, height=8, width=8))
     split = PuzzleSplit([root], "train")
-    return TrainBatches(split, 8, 5, augmentation=make_augmentation("maze", 64, 6))
+    return TrainBatches(split, 8, 5, augmentation=load_task("maze").of(64, 6).augmentation())
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset.augment import make_augmentation
 from dataset.puzzle_dataset import Batch, EvalBatches, PuzzleSplit, TrainBatches
+from dataset.tasks import load_task
 from tests.dataset.small import Groups, numbers, small_arrays, write_small
 from tests.runs import write_sudoku
 from utils.constants import IGNORE_LABEL_ID
@@ -169,7 +169,7 @@ def test_a_group_or_puzzle_without_examples_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_augmentation_does_not_depend_on_the_number_of_ranks(tmp_path: Path, ranks: int):
     split = PuzzleSplit([write_sudoku(tmp_path, 6, 2)], "train")
-    augmentation = make_augmentation("sudoku", split.metadata.seq_len, split.metadata.vocab_size)
+    augmentation = load_task("sudoku").of(split.metadata.seq_len, split.metadata.vocab_size).augmentation()
     plain = TrainBatches(split, 8, seed=5)
     whole = TrainBatches(split, 8, seed=5, augmentation=augmentation)
     parts = [TrainBatches(split, 8, 5, rank, ranks, augmentation) for rank in range(ranks)]
@@ -186,7 +186,7 @@ def test_augmentation_does_not_depend_on_the_number_of_ranks(tmp_path: Path, ran
 
 def test_each_visit_is_augmented_anew(tmp_path: Path):
     split = PuzzleSplit([write_sudoku(tmp_path, 1, 1, copies=1)], "train")
-    augmentation = make_augmentation("sudoku", split.metadata.seq_len, split.metadata.vocab_size)
+    augmentation = load_task("sudoku").of(split.metadata.seq_len, split.metadata.vocab_size).augmentation()
     batches = TrainBatches(split, 4, seed=0, augmentation=augmentation)
     boards = {row.tobytes() for step in range(1, 11) for row in batches[step]["inputs"]}
     assert len(boards) > 30

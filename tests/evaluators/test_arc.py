@@ -11,9 +11,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from dataset.arc import Augmentation, encode, parse_puzzle_name, puzzle_name
 from dataset.build_arc_dataset import Config, build
 from dataset.shards import BLANK_IDENTIFIER, PuzzleDatasetMetadata, load_metadata, load_shard
+from dataset.tasks.arc.augmentation import Augmentation, parse_puzzle_name, puzzle_name
+from dataset.tasks.arc.field import encode
 from evaluators.arc import ARC, NO_ATTEMPT, add_exactly
 from tests.paths import SHARED
 from utils.errors import UserError
@@ -113,6 +114,7 @@ def evaluate_on_rank(rank: int, world_size: int, data: str, folder: str) -> None
     dist.destroy_process_group()
 
 
+@pytest.mark.thorough
 @needs_shared
 def test_three_processes_find_what_one_finds(arc1_aug8: str, tmp_path: Path) -> None:
     mp.spawn(evaluate_on_rank, (3, arc1_aug8, str(tmp_path)), nprocs=3)

@@ -24,9 +24,9 @@ from evaluators.evaluation import (
 from models.act import Carry
 from models.losses import ACTLossHead, Score
 from tests.models.small import ARCHITECTURES, CONFIG, small_model, spread_q
-from utils.config import EvaluatorConfig
 from utils.distributed import Ranks
 from utils.errors import UserError
+from utils.settings import EvaluatorConfig
 
 CPU = torch.device("cpu")
 STEPS = 4
@@ -228,9 +228,9 @@ def test_the_batch_stays_full(root: Path, monkeypatch: pytest.MonkeyPatch, rule:
     head, split, sizes = settling(head_of()), PuzzleSplit([root], "test"), []
     forward = head.model.forward
 
-    def counted(carry: Carry, batch: dict[str, Tensor]) -> Any:
+    def counted(carry: Carry, batch: dict[str, Tensor], **options: Any) -> Any:
         sizes.append(len(carry.steps))
-        return forward(carry, batch)
+        return forward(carry, batch, **options)
 
     monkeypatch.setattr(head.model, "forward", counted)
     evaluate(head, split, halting=rule, fixed_sizes=fixed_sizes, global_batch_size=8)
@@ -332,7 +332,7 @@ def test_the_mode_of_the_model_is_given_back(root: Path):
 def test_the_example_that_is_solved_last_is_shown(root: Path):
     head, split = head_of(), PuzzleSplit([root], "test")
     labels = EvalBatches(split.sources[0], split.sources[0].shards[0], EXAMPLES)[0]["labels"]
-    _, shown = solve_example(head, split.sources[0], CPU, candidates=EXAMPLES)
+    shown = solve_example(head, split.sources[0], CPU, candidates=EXAMPLES)
     wrong_steps = {}
     for example, wanted in enumerate(torch.from_numpy(labels)):
         asked = wanted != -100
@@ -342,7 +342,7 @@ def test_the_example_that_is_solved_last_is_shown(root: Path):
     latest = [example for example, steps in wrong_steps.items() if steps == max(wrong_steps.values())]
     assert any(torch.equal(shown["labels"], torch.from_numpy(labels[example])) for example in latest)
     assert torch.equal(shown["answers"], torch.stack(answers_of(head, split, latest[0])))
-    _, shown = solve_example(head, split.sources[0], CPU, candidates=1)
+    shown = solve_example(head, split.sources[0], CPU, candidates=1)
     assert torch.equal(shown["labels"], torch.from_numpy(labels[0]))
 
 
@@ -434,7 +434,7 @@ def test_evaluators_begin_anew_each_time(root: Path):
 def test_evaluators_are_made_from_the_configuration(root: Path):
     metadata = PuzzleSplit([root], "test").sources[0].metadata.model_copy(update={"seq_len": 16, "vocab_size": 6})
     made = make_evaluators([EvaluatorConfig(name="maze@Maze", height=2)], root, metadata)  # pyright: ignore[reportCallIssue]
-    assert [(type(e).__name__, e.height, e.width) for e in made] == [("Maze", 2, 8)]  # pyright: ignore[reportAttributeAccessIssue]
+    assert [(e.task.title, e.task.height, e.task.width) for e in made] == [("Maze", 2, 8)]  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(UserError, match="evaluators: maze@Maze: .*heigth"):
         make_evaluators([EvaluatorConfig(name="maze@Maze", heigth=2)], root, metadata)  # pyright: ignore[reportCallIssue]
     with pytest.raises(UserError, match="Did you mean 'Maze'"):

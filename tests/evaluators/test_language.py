@@ -64,7 +64,7 @@ def batches(count: int, rows: int = 4) -> list[dict[str, np.ndarray]]:
 
 
 @torch.no_grad()
-def naive(head: TextLossHead, data: list[dict[str, np.ndarray]]) -> dict[str, float]:
+def naive(head: TextLossHead, data: list[dict[str, np.ndarray]], max_steps: int | None = None) -> dict[str, float]:
     """Position by position from full logits. One document at a time: each is a row of its own."""
     head.eval()
     losses, right, halted, steps = [], [], [], []
@@ -78,7 +78,7 @@ def naive(head: TextLossHead, data: list[dict[str, np.ndarray]]) -> dict[str, fl
                 inputs = torch.from_numpy(batch["inputs"][row, where][None])
                 labels = batch["labels"][row, where]
                 for halting in (False, True):
-                    state, made = head.model.answers(inputs, None, halting=halting)
+                    state, made = head.model.answers(inputs, None, halting, max_steps)
                     logits = head.model.logits(state)[0].double()
                     for position, label in enumerate(labels):
                         if label == IGNORE_LABEL_ID:
@@ -126,8 +126,7 @@ def test_tokens_count_the_same_however_they_are_batched():
 
 def test_more_steps_than_in_training():
     head, data = small_head(), batches(2)
-    head.model.eval_max_steps = 6
-    assert evaluate_language(head, data, CPU) == pytest.approx(naive(head, data), rel=1e-5)
+    assert evaluate_language(head, data, CPU, max_steps=6) == pytest.approx(naive(head, data, 6), rel=1e-5)
 
 
 def halves(rank: int, folder: str) -> None:
@@ -140,6 +139,7 @@ def halves(rank: int, folder: str) -> None:
     torch.save(found, Path(folder) / f"found-{rank}")
 
 
+@pytest.mark.thorough
 def test_two_ranks_find_what_one_process_finds(tmp_path: Path):
     on_two_ranks(halves, tmp_path)
     assert torch.load(tmp_path / "found-0") == pytest.approx(evaluate_language(small_head(), batches(3), CPU), rel=1e-6)

@@ -1,11 +1,18 @@
-"""A small model of each architecture and batches for it, for tests of what stands around the recursion."""
+"""A small model of each architecture, with batches, for tests of the parts around the recursion."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.act import ACTModel
+from models.losses import ACTLossHead
+from models.training import PuzzleEmbRates, TrainState
 from utils.constants import IGNORE_LABEL_ID
+from utils.distributed import Ranks
 from utils.functions import load_model_class
+from utils.settings import OptimizationConfig
 
 ARCHITECTURES = {
     "trm": "trm@TinyRecursiveModel",
@@ -52,6 +59,15 @@ def small_batch(rows: int, seed: int = 0) -> dict[str, Tensor]:
         "labels": labels,
         "puzzle_identifiers": torch.randint(CONFIG["num_puzzle_identifiers"], (rows,), generator=generator),
     }
+
+
+def train_state(head: ACTLossHead, settings: Mapping[str, Any], ranks: Ranks, total_steps: int) -> TrainState:
+    """A training state of the settings that pretrain.py would take."""
+    own = dict(settings)
+    warmup_steps, freeze_weights = own.pop("lr_warmup_steps", 0), own.pop("freeze_weights", False)
+    puzzle_emb = PuzzleEmbRates(own.pop("puzzle_emb_lr", 0.0), own.pop("puzzle_emb_weight_decay", 0.0))
+    config = OptimizationConfig(**own)
+    return TrainState(head, config, ranks, total_steps, warmup_steps, puzzle_emb, freeze_weights)
 
 
 @torch.no_grad()

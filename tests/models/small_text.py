@@ -1,4 +1,4 @@
-"""A small text model of each architecture and batches for it."""
+"""A small text model of each architecture, with batches."""
 
 import torch
 from torch import Tensor

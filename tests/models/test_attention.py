@@ -1,4 +1,4 @@
-"""The CPU's attention against torch's own, values and gradients."""
+"""The attention for CPUs against torch's own, values and gradients."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The average of the weights against its formula, and its lending to the model and back."""
+"""The average of the weights against its formula, and its use in the model and removal afterwards."""
 
 import pytest
 import torch

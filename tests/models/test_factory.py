@@ -1,4 +1,4 @@
-"""From the arch section of a configuration to a model, and what is said about one that does not fit."""
+"""Building a model from the arch section of a configuration, and the errors for sections that are wrong."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from models.factory import check_arch, known_arch_keys, make_head, model_class
+from models.factory import check_arch, complete_arch, known_arch_keys, make_head, model_class, resolve_arch
 from models.losses import softmax_cross_entropy
 from tests.models.small import ARCHITECTURES, CONFIG
-from utils.config import ArchConfig
+from utils.config import validate
+from utils.distributed import Ranks
 from utils.errors import UserError
 from utils.functions import load_model_class
+from utils.settings import ArchConfig, PretrainConfig
 
 FROM_DATA = ("vocab_size", "seq_len", "num_puzzle_identifiers")
 OWN_KEYS = {key: value for key, value in CONFIG.items() if key not in FROM_DATA}
@@ -74,7 +76,7 @@ def test_keys_of_one_architecture_are_unknown_to_another():
         ("L_cycles", 0, "arch.L_cycles=0: input should be greater than or equal to 1"),
         ("hidden_size", "wide", "arch.hidden_size='wide': input should be a valid integer"),
         ("pos_encodings", "sine", "arch.pos_encodings='sine': input should be 'rope', 'learned' or 'none'"),
-        ("forward_dtype", "auto", "arch.forward_dtype='auto': input should be 'bfloat16', 'float32' or 'float16'"),
+        ("forward_dtype", "bf16", "arch.forward_dtype='bf16': input should be 'bfloat16', 'float32' or 'float16'"),
         ("halt_exploration_prob", 1.5, "arch.halt_exploration_prob=1.5: input should be less than or equal to 1"),
         ("mlp_t", "maybe", "arch.mlp_t='maybe': input should be a valid boolean"),
     ],
@@ -134,3 +136,19 @@ def test_losses_that_do_not_exist():
 def test_a_head_is_not_made_from_what_does_not_fit():
     with pytest.raises(UserError, match="no such key"):
         make_head(arch(L_cycle=4), 5, 5, 1)
+
+
+def test_a_dtype_that_depends_on_the_machine_is_settled_before_a_model_is_made():
+    check_arch(arch(forward_dtype="auto"))
+    with pytest.raises(UserError, match=r"arch\.forward_dtype=auto depends on the machine"):
+        make_head(arch(forward_dtype="auto"), 7, 6)
+    assert complete_arch(arch(forward_dtype="auto"), "float32").own_keys["forward_dtype"] == "float32"
+    config = validate(PretrainConfig, {"arch": arch(forward_dtype="auto"), "device": "cpu"})
+    machine, settled = resolve_arch(config, Ranks())
+    assert settled.own_keys["forward_dtype"] == machine.dtype != "auto"
+
+
+def test_a_settled_architecture_has_every_key():
+    settled = complete_arch(arch())
+    assert set(settled.own_keys) == known_arch_keys(arch())
+    assert complete_arch(settled) == settled

@@ -1,7 +1,7 @@
-"""The count of arithmetic against one done by hand."""
+"""The count of floating-point operations against a count by hand."""
 
 from models.flops import flops_per_example
-from utils.config import ArchConfig, LossConfig
+from utils.settings import ArchConfig, LossConfig
 
 LOSS = LossConfig(name="losses@ACTLossHead", loss_type="stablemax_cross_entropy")
 

@@ -1,9 +1,10 @@
-"""What surrounds the recursion: the embedded question, the initial states, the heads, and bf16."""
+"""The parts around the recursion: the embedded question, the initial states, the heads, and bf16."""
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from models.layers import CastedEmbedding
 from tests.models.small import ARCHITECTURES, CONFIG, small_batch, small_model, spread_q
 
 STATES = {
@@ -47,7 +48,7 @@ def test_learned_positions_are_added_and_the_sum_scaled_back():
     plain, learned = small_model(pos_encodings="none"), small_model(pos_encodings="learned")
     learned.load_state_dict(plain.state_dict(), strict=False)
     positions = learned.inner.embed_pos
-    assert positions is not None
+    assert isinstance(positions, CastedEmbedding)
     assert positions.embedding_weight.shape == (7, 16)
     batch = small_batch(3)
     expected = (plain.inner.embed(batch) / 4 + positions.embedding_weight) / 2**0.5 * 4

@@ -21,6 +21,7 @@ from models.layers import (
     swiglu_width,
     trunc_normal_,
 )
+from models.view import View
 
 EPS = 1e-5
 
@@ -122,8 +123,8 @@ def test_cast_once_changes_nothing_but_the_number_of_casts():
         assert linear.weight_as(torch.float32).data_ptr() == linear.weight.data_ptr()
         found, gradient = three_uses()
         with torch.no_grad():
-            assert linear.weight_as(torch.bfloat16) is linear.copy
-    assert linear.copy is None
+            assert linear.weight_as(torch.bfloat16) is linear.held_cast
+    assert linear.held_cast is None
     assert torch.equal(found, expected)
     assert gradient.dtype == torch.float32
     assert torch.equal(gradient, expected_gradient)
@@ -168,7 +169,7 @@ def test_attention(hidden: int, heads: int, rope: bool):
     attention = Attention(hidden, heads)
     x = torch.randn(2, 7, hidden) * 3
     rotation = RotaryEmbedding(hidden // heads, 7, 10000.0)() if rope else None
-    assert_close(attention(x, rotation), plain_attention(attention, x.double(), rope))
+    assert_close(attention(x, View(rotation)), plain_attention(attention, x.double(), rope))
 
 
 def test_twelve_heads_of_hidden_512_are_42_wide():
@@ -217,7 +218,7 @@ def test_block_norms_after_each_residual():
     assert block.self_attn is not None
     expected = plain_norm(h.double() + plain_attention(block.self_attn, h.double(), True), 2)
     expected = plain_norm(expected + plain_swiglu(block.mlp, expected), 2)
-    assert_close(block(h, RotaryEmbedding(8, 7, 10000.0)()), expected)
+    assert_close(block(h, View(RotaryEmbedding(8, 7, 10000.0)())), expected)
 
 
 def test_block_with_mlp_t_mixes_and_norms_over_the_positions():
@@ -226,7 +227,7 @@ def test_block_with_mlp_t_mixes_and_norms_over_the_positions():
     columns = h.double().mT  # each row of this: one hidden unit at all positions
     expected = plain_norm((columns + plain_swiglu(block.mlp_t, columns)).mT, 1)
     expected = plain_norm(expected + plain_swiglu(block.mlp, expected), 2)
-    assert_close(block(h, None), expected)
+    assert_close(block(h, View()), expected)
 
 
 def test_a_weight_times_each_example_and_its_gradients():

@@ -1,4 +1,4 @@
-"""The silu of compiled bf16 code: close to the exact one by more than bf16 can tell, values and gradients."""
+"""The silu of compiled bf16 code: values and gradients differ from exact ones by less than bf16 resolves."""
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ def test_relative_error_of_the_sigmoid(largest: float, error: float):
         assert ((found - exact) / exact).abs().max() < error
 
 
+@pytest.mark.thorough
 def test_compiled_values_and_gradients_are_those_of_fp64_rounded():
     x = torch.cat((torch.linspace(-20, 20, 4001), torch.tensor([0.0, 60.0, -60.0]))).bfloat16()
     own, exact = x.clone().requires_grad_(), x.double().requires_grad_()

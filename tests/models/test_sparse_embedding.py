@@ -1,4 +1,4 @@
-"""The puzzle table and its sign descent against a dense table updated number by number, in one process and in two."""
+"""The puzzle table and its sign descent against a dense table updated element by element, in one process and in two."""
 
 from pathlib import Path
 
@@ -155,6 +155,7 @@ def work(rank: int, folder: str) -> None:
     torch.save(embedding.weights, Path(folder) / f"{rank}.pt")
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="no gloo")
 def test_two_processes_equal_one(tmp_path: Path):
     on_two_ranks(work, tmp_path)

@@ -8,10 +8,11 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from models.factory import check_arch
-from utils.config import EvaluateConfig, PretrainConfig, plain, read_yaml, validate, write_yaml
-from utils.device import choose_dtype
+from utils.config import plain, read_yaml, validate, write_yaml
 from utils.errors import UserError
 from utils.hydra import CONFIG_DIR
+from utils.machine import choose_dtype
+from utils.settings import EvaluateConfig, PretrainConfig
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
 ARCHITECTURES = sorted(path.stem for path in (CONFIG_DIR / "arch").glob("*.yaml"))
@@ -234,9 +235,9 @@ def test_wrong_values_are_shown_with_what_is_allowed(defaults: dict[str, Any], k
 
 
 def test_every_error_has_its_line(defaults: dict[str, Any]):
-    values = {key: value for key, value in defaults.items() if key != "lr"} | {"epohs": 1, "seed": -1}
+    values = {key: value for key, value in defaults.items() if key != "arch"} | {"epohs": 1, "seed": -1}
     lines = message(values).splitlines()
-    assert [line.split(":")[0].strip() for line in lines[1:]] == ["seed=-1", "lr", "epohs"]
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["seed=-1", "arch", "epohs"]
 
 
 @pytest.mark.parametrize(

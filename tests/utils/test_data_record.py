@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from dataset.shards import write_identifiers
-from utils.data_record import FILE, check_same_data, check_same_puzzles, same_puzzles, write_data_record
+from utils.data_record import FILE, check_same_data, check_same_puzzles, read_sizes, same_puzzles, write_data_record
 from utils.errors import UserError
+
+SIZES = {"seq_len": 16, "vocab_size": 6, "task": "sudoku"}
 
 
 def data(root: Path, *names: str, content: int = 3) -> Path:
@@ -24,34 +26,36 @@ def data(root: Path, *names: str, content: int = 3) -> Path:
 
 def test_the_record_is_readable(tmp_path: Path):
     root, bare = data(tmp_path / "data", "a", "b"), data(tmp_path / "bare")
-    write_data_record(tmp_path, [root, bare], 3)
+    write_data_record(tmp_path, [root, bare], 3, SIZES)
     digest = hashlib.sha256(b'["<blank>", "a", "b"]').hexdigest()
     record = json.loads((tmp_path / FILE).read_text())
     assert record["num_puzzle_identifiers"] == 3
+    assert read_sizes(tmp_path) == SIZES
     assert record["identifiers_sha256"] == {str(root): digest, str(bare): None}
     assert record["train_sha256"].keys() == record["identifiers_sha256"].keys()
 
 
 def test_the_same_puzzles_pass_wherever_they_lie(tmp_path: Path):
     roots = [data(tmp_path / "one", "a"), data(tmp_path / "two", "b")]
-    write_data_record(tmp_path, roots, 3)
+    write_data_record(tmp_path, roots, 3, SIZES)
     copy = data(tmp_path / "copy", "b")
     for root in (*roots, copy):
         check_same_puzzles(tmp_path, root)
     assert same_puzzles(tmp_path, [roots[0], copy])
     assert not same_puzzles(tmp_path, [copy, roots[0]])  # other rows of the table
     assert not same_puzzles(tmp_path, [copy])
+    assert same_puzzles(tmp_path / "one", roots) is None  # a published checkpoint has no record
 
 
 @pytest.mark.parametrize("names", [("b", "a"), ("a",), ("a", "b", "c"), ()])
 def test_other_puzzles_are_refused(tmp_path: Path, names: tuple[str, ...]):
-    write_data_record(tmp_path, [data(tmp_path / "trained", "a", "b")], 3)
+    write_data_record(tmp_path, [data(tmp_path / "trained", "a", "b")], 3, SIZES)
     with pytest.raises(UserError, match=r"other: its identifiers\.json is not the one .*trained"):
         check_same_puzzles(tmp_path, data(tmp_path / "other", *names))
 
 
 def test_data_without_names_fit_a_record_without_names(tmp_path: Path):
-    write_data_record(tmp_path, [data(tmp_path / "trained")], 1)
+    write_data_record(tmp_path, [data(tmp_path / "trained")], 1, SIZES)
     check_same_puzzles(tmp_path, data(tmp_path / "other"))
     with pytest.raises(UserError, match="named"):
         check_same_puzzles(tmp_path, data(tmp_path / "named", "a"))
@@ -59,7 +63,7 @@ def test_data_without_names_fit_a_record_without_names(tmp_path: Path):
 
 def test_a_run_does_not_go_on_with_data_built_anew(tmp_path: Path):
     root = data(tmp_path / "trained", "a")
-    write_data_record(tmp_path, [root], 2)
+    write_data_record(tmp_path, [root], 2, SIZES)
     check_same_data(tmp_path, [root])
     np.save(root / "train" / "all__inputs.npy", np.full(5, 4))
     check_same_puzzles(tmp_path, root)

@@ -118,6 +118,7 @@ def work(rank: int, folder: str) -> None:
     torch.save(take_part(rank), Path(folder) / f"{rank}.pt")
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="no gloo")
 def test_two_processes(tmp_path: Path):
     on_two_ranks(work, tmp_path)
@@ -209,6 +210,7 @@ def sum_step_by_step(rank: int, folder: str) -> None:
     dist.all_reduce = all_reduce
 
 
+@pytest.mark.thorough
 def test_gradients_are_summed_while_the_backward_pass_runs(tmp_path: Path):
     on_two_ranks(sum_step_by_step, tmp_path)
 
@@ -225,6 +227,7 @@ def sum_in_other_orders(rank: int, folder: str) -> None:
         assert [float(p.grad[0, 0]) for p in branches.parameters() if p.grad is not None] == [2, 20, 200]
 
 
+@pytest.mark.thorough
 def test_ranks_may_finish_gradients_in_other_orders(tmp_path: Path):
     on_two_ranks(sum_in_other_orders, tmp_path)
 
@@ -250,6 +253,7 @@ def refuse(rank: int, folder: str) -> None:
         assert said == (None if expected is None or alone else f"rank {expected}")
 
 
+@pytest.mark.thorough
 def test_an_error_of_rank_0_is_raised_by_all(tmp_path: Path):
     on_two_ranks(refuse, tmp_path)
     with pytest.raises(UserError, match="alone"), errors_of_rank_0():

@@ -1,11 +1,21 @@
-"""Which arguments of a command line are handed to the schema to judge, and which to Hydra."""
+"""Command lines and compositions in Python, and which arguments are left to the schema to judge, which to Hydra."""
 
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
-from utils.config import PretrainConfig, plain, validate
+from tests.runs import PROGRAMS, command, outcome, start_process
+from utils.config import plain, validate
 from utils.errors import UserError
-from utils.hydra import CONFIG_DIR, _lenient
+from utils.hydra import CONFIG_DIR, SCHEMAS, _lenient, compose, hydra_main, program_config
+from utils.settings import PretrainConfig
+from utils.settings_help import type_text
 
 
 @pytest.mark.parametrize(
@@ -43,8 +53,114 @@ def test_everything_else_is_left_alone(argument: str):
 
 def test_misspelt_keys_reach_the_schema():
     overrides = [_lenient(argument) for argument in ("experiment=quickstart", "epochs=800", "epohcs=7")]
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-        values = plain(compose("cfg_pretrain", overrides))
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        values = plain(hydra.compose("cfg_pretrain", overrides))
     assert values["epochs"] == 800
     with pytest.raises(UserError, match="epohcs: no such key. Did you mean 'epochs'"):
         validate(PretrainConfig, values)
+
+
+# -- composed in Python ------------------------------------------------------------------------------------------------
+
+COMMAND_LINES = [
+    ("cfg_pretrain", []),
+    ("cfg_pretrain", ["experiment=quickstart", "lr=1e-3", "arch.L_cycles=5", "+run_name=x", "evaluators=[]"]),
+    ("cfg_pretrain", ["arch=hrm", "experiment=arc2", "data_paths=[a,b]"]),
+    ("cfg_text", ["max_sequences=130"]),
+    *((path.stem, ["seed=1"]) for path in sorted(CONFIG_DIR.glob("cfg_tinystories_*.yaml"))),
+    ("cfg_evaluate", ["load_checkpoint=step_1", "arch.L_cycles=3"]),
+    ("cfg_generate", ["load_checkpoint=step_1", "top_k=[40,null]", "temperature=0.5"]),
+]
+
+
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, config_name: str, overrides: list[str], run: Callable[[Any], object]
+) -> None:
+    """A program with settings of `config_name`, started with `overrides`."""
+    monkeypatch.setattr("sys.argv", ["program", *overrides])
+    hydra_main(config_name, SCHEMAS[program_config(config_name)], run)
+
+
+@pytest.mark.parametrize(("config_name", "overrides"), COMMAND_LINES)
+def test_python_composes_what_the_command_line_does(
+    monkeypatch: pytest.MonkeyPatch, config_name: str, overrides: list[str]
+):
+    jobs: list[Any] = []
+    before = compose(config_name, overrides)
+    command_line(monkeypatch, config_name, overrides, jobs.append)
+    assert jobs == [before]
+    assert compose(config_name, overrides) == before
+    assert type(before) is SCHEMAS[program_config(config_name)]
+
+
+def test_composing_inside_a_job_leaves_the_job_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    seen: list[tuple[int, float, int]] = []
+
+    def run(config: PretrainConfig) -> None:
+        inner = compose("cfg_pretrain", ["experiment=quickstart"])
+        assert compose("cfg_text").seed == 42
+        assert GlobalHydra.instance().is_initialized()
+        seen.append((HydraConfig.get().job.num, config.lr, inner.epochs))
+
+    command_line(monkeypatch, "cfg_pretrain", ["-m", "lr=1,2", f"hydra.sweep.dir={tmp_path}"], run)
+    assert seen == [(0, 1.0, 32), (1, 2.0, 32)]
+    assert not GlobalHydra.instance().is_initialized()
+    compose("cfg_text")
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("config_name", "overrides", "expected"),
+    [
+        ("cfg_pretrain", ["epohcs=7"], "epohcs: no such key. Did you mean 'epochs'"),
+        ("cfg_pretrain", ["lr=-1"], "lr=-1: input should be greater than or equal to 0"),
+        ("cfg_pretrain", ["arch=lstm"], "arch/lstm"),
+        ("cfg_pretrain", ["data_paths=[a"], "no viable alternative at input '[a'"),
+        ("cfg_text", ["epochs=1"], "epochs: no such key"),
+        ("cfg_evaluate", [], "load_checkpoint must be given"),
+        ("cfg_pretrian", [], "config/cfg_pretrian.yaml does not exist. Did you mean 'cfg_pretrain'?"),
+        ("hydra_settings", [], "config/hydra_settings.yaml: its defaults must name one of cfg_pretrain, cfg_text"),
+    ],
+)
+def test_what_does_not_fit_is_a_user_error(config_name: str, overrides: list[str], expected: str):
+    with pytest.raises(UserError) as caught:
+        compose(config_name, overrides)
+    assert expected in str(caught.value)
+    assert not GlobalHydra.instance().is_initialized()
+
+
+# -- help --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("width", [70, 110])
+def test_help_shows_every_setting_and_choice(monkeypatch: pytest.MonkeyPatch, program: str, flag: str, width: int):
+    monkeypatch.setenv("COLUMNS", str(width))
+    status, page = outcome(program, [flag, "lr=no-number"])
+    assert status == 0
+    config_name, schema, run = PROGRAMS[program]
+    summary = (sys.modules[run.__module__].__doc__ or "").split("\n")[0]
+    flat = " ".join(page.split())
+    assert flat.startswith(summary)
+    for name, field in schema.model_fields.items():
+        assert f" {name} ({type_text(field.annotation)}" in flat
+        assert str(field.description) in flat
+    assert f"here: {config_name}" in flat
+    settings = page[page.index("KEY=VALUE changes") :].splitlines()
+    assert all(len(line) <= width for line in settings)
+    choices = [path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")]
+    assert all((f"\n  {choice} " in page) == (program == "pretrain") for choice in choices)
+    assert ("\n  trm_mlp " in page) == (program == "pretrain")
+    assert ("\n  text_moeut " in page) == (program == "pretrain_text")
+    assert ("\n  cfg_tinystories_10m_moeut " in page) == (program == "pretrain_text")
+
+
+@pytest.mark.thorough
+def test_hydras_own_pages_are_still_there():
+    output, status = start_process(command("pretrain.py", ["--cfg", "job", "lr=3"]), CONFIG_DIR)
+    assert status == 0
+    assert "\nlr: 3\n" in output
+    output, status = start_process(command("pretrain.py", ["--hydra-help"]), CONFIG_DIR)
+    assert status == 0
+    assert "--multirun" in output

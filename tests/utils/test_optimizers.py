@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import fused
 from utils.errors import UserError
 from utils.optimizers import AdamATan2, atan2_above, learning_rate, make_optimizer
 
@@ -198,16 +197,21 @@ def test_atan2_above_is_atan2():
     assert torch.allclose(atan2_above(*corners.T), torch.atan2(*corners.T), atol=3e-7)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("own_operator", [False, True])
 def test_compiled_update_is_the_plain_one_and_averages(own_operator: bool):
     """In fp32 over 100 steps; parameters without a gradient are averaged too."""
-    if own_operator and fused.load() is not None:
-        pytest.skip(str(fused.load()))
+    update = None
+    if own_operator:
+        operators = pytest.importorskip("models.fused.operators")
+        if operators.load() is not None:
+            pytest.skip(operators.load())
+        update = operators.optimizer_update()
     plain_parameters, parameters = some_parameters(torch.float32), some_parameters(torch.float32)
     plain_optimizer, optimizer = (AdamATan2(some, 0.0, BETAS, 0.1) for some in (plain_parameters, parameters))
     averages: dict[Tensor, Tensor] = {p: p.detach().clone() for p in parameters}
     plain_averages = [p.detach().clone() for p in parameters]
-    optimizer.update_in_one_pass(averages, ema_rate=0.9, update=fused.optimizer_update() if own_operator else None)
+    optimizer.update_in_one_pass(averages, ema_rate=0.9, update=update)
     for step in range(1, 101):
         for one, some in ((plain_optimizer, plain_parameters), (optimizer, parameters)):
             one.param_groups[0]["lr"] = rate(step)

@@ -155,6 +155,7 @@ def test_streaming_keeps_to_its_windows(folder: Path, tokenizer: TextTokenizer):
         assert set(pieces_of(batch, tokenizer.eos_id)) <= seen_so_far
 
 
+@pytest.mark.thorough
 @needs_sample
 @pytest.mark.parametrize("streaming", [False, True])
 def test_rows_of_tinystories_are_nearly_full(streaming: bool):

@@ -174,6 +174,7 @@ def test_the_full_vocabulary_is_the_librarys(sample: list[str]):
     assert [ids.tolist() for ids in of(GPT2).encode_batch(texts)] == theirs
 
 
+@pytest.mark.thorough
 @needs_sample
 def test_every_story_comes_back_exactly_from_10k_ids(sample: list[str]):
     tokenizer = make_tokenizer("gpt-neo-10k", GPT2 / "vocab.json", GPT2 / "merges.txt", sample=sample)

@@ -1,4 +1,4 @@
-"""Who sees whom: attention against a second implementation, and the gradients of whole models."""
+"""Which positions see which: attention against a second implementation, and the gradients of whole models."""
 
 import math
 
@@ -17,10 +17,10 @@ LOOKED_AT = (1, 3)  # rows of several documents and padding
 
 
 def view(documents: Tensor, way: str) -> TextView:
-    angles = RotaryEmbedding(4, documents.shape[1], 1e4)()
+    rotation = RotaryEmbedding(4, documents.shape[1], 1e4)()
     lengths = document_lengths(documents) if way == "lengths" else None
     mask = document_mask(documents) if way == "mask" else None
-    return TextView(angles.cos, angles.sin, documents != NO_DOCUMENT, lengths, mask)
+    return TextView(rotation, real=documents != NO_DOCUMENT, lengths=lengths, mask=mask)
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, documents: Tensor, across: bool) -> Tensor:
@@ -66,7 +66,7 @@ def influence(model: TextModel, steps: int) -> Tensor:
     states = inner.reset_states(inner.empty_states(rows, embedded.device), torch.ones(rows, dtype=torch.bool))
     z = {name: states[name] for name in inner.states}
     for _ in range(steps):
-        z = inner.recurse(z, embedded, inner.view(batch["documents"], record=False))
+        z = inner.recurse(z, embedded, inner.view(batch["documents"], cut_documents=True, record=False))
     logits = model.logits(inner.read(z)[0])
     # one number for each position, in which no two logits cancel out
     numbers = (logits * torch.rand(logits.shape, generator=torch.Generator().manual_seed(3))).sum(-1)
@@ -82,10 +82,11 @@ def influence(model: TextModel, steps: int) -> Tensor:
 @pytest.mark.parametrize("masked", [False, True], ids=["cut", "masked"])
 @pytest.mark.parametrize(("architecture", "steps"), [("trm", 1), ("trm", 3), ("flat", 1), ("moeut", 1), ("moeut", 2)])
 def test_logits_depend_on_earlier_tokens_of_the_same_document_alone(
-    architecture: str, steps: int, masked: bool, across: bool
+    architecture: str, steps: int, masked: bool, across: bool, monkeypatch: pytest.MonkeyPatch
 ):
     model = small_text_model(architecture, attend_across_documents=across)
-    model.inner.cuts_documents = not masked
+    make_view = model.inner.view
+    monkeypatch.setattr(model.inner, "view", lambda documents, record, **_: make_view(documents, not masked, record))
     found = influence(model, steps)
     for index, row in enumerate(LOOKED_AT):
         documents = DOCUMENTS_OF_TEXT[row]
@@ -96,11 +97,19 @@ def test_logits_depend_on_earlier_tokens_of_the_same_document_alone(
 
 
 @pytest.mark.parametrize("architecture", TEXT_ARCHITECTURES)
-def test_a_mask_does_what_cutting_does(architecture: str):
+def test_a_mask_does_what_cutting_does(architecture: str, monkeypatch: pytest.MonkeyPatch):
     cut, masked = small_text_model(architecture), small_text_model(architecture)
-    masked.inner.cuts_documents = False
     batch = small_text()
+    views: list[TextView] = []
+
+    def masks(documents: Tensor, cut_documents: bool, record: bool) -> TextView:
+        views.append(make_view(documents, cut_documents=False, record=record))
+        return views[-1]
+
+    make_view = masked.inner.view
+    monkeypatch.setattr(masked.inner, "view", masks)
     (one, _), (other, _) = (model.eval().answers(batch["inputs"], batch["documents"]) for model in (cut, masked))
+    assert views[0].mask is not None
     torch.testing.assert_close(one, other)
 
 

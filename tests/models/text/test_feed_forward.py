@@ -1,4 +1,4 @@
-"""The SwiGLU computed by chunks against the plain one."""
+"""The SwiGLU computed in chunks against the plain one."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The loss head of text: losses and metrics against loops, what settled positions train, saving a batch half-way."""
+"""The loss head for text: losses and metrics against loops, training with settled positions, saving within a batch."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo.utils import counters
 
+from models.acceleration import accelerate
 from models.act import Carry
 from models.losses import softmax_cross_entropy
 from models.text import loss as text_loss
@@ -16,6 +17,7 @@ from models.text import model as text_model
 from models.text.loss import TextLossHead, weighted_cross_entropy
 from models.text.selection import Selections
 from models.training import TrainState
+from tests.models.small import train_state
 from tests.models.small_text import (
     CONFIG,
     HALTING,
@@ -26,9 +28,9 @@ from tests.models.small_text import (
     small_text_model,
 )
 from utils.checkpoint import load_train_state, save_train_state, train_state_path
-from utils.config import OptimizationConfig
 from utils.constants import IGNORE_LABEL_ID
 from utils.distributed import Ranks
+from utils.machine import choose_machine
 
 VOCAB = CONFIG["vocab_size"]
 
@@ -246,26 +248,23 @@ def test_scores_are_those_of_the_logits(architecture: str, halting: bool):
 
 
 def state_of(architecture: str, dtype: str = "float32", **settings: Any) -> TrainState:
-    config = OptimizationConfig(
-        **{
-            "global_batch_size": 4,
-            "lr": 0.01,
-            "lr_min_ratio": 0.1,
-            "lr_warmup_steps": 2,
-            "beta1": 0.9,
-            "beta2": 0.95,
-            "weight_decay": 0.0,
-            "puzzle_emb_lr": 0.0,
-            "puzzle_emb_weight_decay": 0.0,
-            "optimizer": "adamw",
-            "grad_clip_norm": 1.0,
-            "ema": True,
-            **settings,
-        }
-    )
+    values = {
+        "global_batch_size": 4,
+        "lr": 0.01,
+        "lr_min_ratio": 0.1,
+        "lr_warmup_steps": 2,
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "weight_decay": 0.0,
+        "optimizer": "adamw",
+        "grad_clip_norm": 1.0,
+        "ema": True,
+        **settings,
+    }
     options: dict[str, object] = {} if architecture == "flat" else {"halt_exploration_prob": 0.3}
-    head = small_text_head(architecture, forward_dtype=dtype, **options)
-    return TrainState(head, config, Ranks(), total_steps=40)
+    recompute = settings.get("activation_checkpointing", False)
+    head = small_text_head(architecture, forward_dtype=dtype, recompute=recompute, **options)
+    return train_state(head, values, Ranks(), total_steps=40)
 
 
 def train(state: TrainState, first: int, last: int) -> list[dict[str, float]]:
@@ -297,7 +296,7 @@ def test_recomputed_activations_change_no_bit(architecture: str, dtype: str):
     one, other = (
         state_of(architecture, dtype, activation_checkpointing=flag, grad_accum_steps=2) for flag in (False, True)
     )
-    assert all(level.recomputes for level in other.head.model.levels)
+    assert all(level.recompute for level in other.head.model.levels)
     assert train(other, 1, 4) == train(one, 1, 4)
     found = other.head.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in one.head.state_dict().items())
@@ -310,7 +309,7 @@ def test_recomputation_uses_the_compiled_graphs_of_experts():
         torch._dynamo.reset()
         counters.clear()
         state = state_of("moeut", activation_checkpointing=flag)
-        state.compile()
+        state.use_fast_update(accelerate(state.head.model, choose_machine("cpu", "float32", compile=True)))
         metrics = train(state, 1, 4)
         found.append((counters["stats"]["unique_graphs"], metrics))
     (graphs, expected), (others, steps) = found

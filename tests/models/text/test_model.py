@@ -1,4 +1,4 @@
-"""Text models: the formulas, halting position by position, and the answers given for evaluation and generation."""
+"""Text models: the formulas, halting per position, and the answers for evaluation and generation."""
 
 from itertools import pairwise
 
@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from models.act import Carry
+from models.factory import check_arch
 from models.inner import Level
 from models.layers import RotaryEmbedding, rotate
 from models.text.model import TextModel
@@ -20,6 +21,7 @@ from tests.models.small_text import (
 )
 from tests.models.text.test_causal import plain_attention
 from utils.errors import UserError
+from utils.settings import ArchConfig
 
 Weights = dict[str, Tensor]
 
@@ -107,7 +109,7 @@ def test_all_cycles_are_trained_through_with_one_outer_cycle():
     def answer_sum(levels: list[Level]) -> Tensor:
         inner = model.inner
         states = inner.reset_states(inner.empty_states(4, torch.device("cpu")), torch.ones(4, dtype=torch.bool))
-        x, view = inner.embed(batch).detach(), inner.view(batch["documents"], record=False)
+        x, view = inner.embed(batch).detach(), inner.view(batch["documents"], cut_documents=True, record=False)
         assert not any(states[name].any() for name in inner.states)
         z_L = levels[0](states["z_L"], x + x, view)  # the answer starts at the embedded tokens
         z_L = levels[1](z_L, x + x, view)
@@ -142,7 +144,7 @@ def test_halting_is_that_of_a_loop(architecture: str):
     """Against positions one by one; they settle at different steps, and rows explore."""
     model, minimum = small_text_model(architecture), torch.tensor([0, 2, 3, 0])
     batch, inner = small_text(), model.inner
-    view = inner.view(batch["documents"], record=False)
+    view = inner.view(batch["documents"], cut_documents=True, record=False)
     z = {name: getattr(inner, init).expand(4, 12, 16).clone() for name, init in inner.states.items()}
     settled_at: dict[tuple[int, int], int] = {}
     for step, (carry, outputs) in enumerate(steps_of(model, minimum), 1):
@@ -291,8 +293,7 @@ def test_answers_end_when_all_positions_have_settled():
 
 def test_evaluation_may_make_another_number_of_steps():
     model, inputs = small_text_model().eval(), small_text()["inputs"]
-    model.eval_max_steps = 7
-    assert model.answers(inputs)[1].unique().tolist() == [7]
+    assert model.answers(inputs, max_steps=7)[1].unique().tolist() == [7]
 
 
 def test_rows_longer_than_the_model_reads_are_refused():
@@ -306,13 +307,9 @@ def test_rows_longer_than_the_model_reads_are_refused():
 @pytest.mark.parametrize(
     ("architecture", "options", "message"),
     [
-        ("trm", {"mlp_t": True}, "mlp_t=true mixes all positions"),
-        ("trm", {"pos_encodings": "learned"}, "rotary positions"),
-        ("flat", {"puzzle_emb_ndim": 16}, "no puzzle embedding"),
-        ("trm", {"no_ACT_continue": False}, "without a continue value"),
         ("trm", {"inner_size": 0}, "inner_size"),
         ("trm", {"num_heads": 16}, "is odd"),
-        ("flat", {"halt_max_steps": 2}, "makes one step"),
+        ("flat", {"halt_max_steps": 2}, "less than or equal to 1"),
         ("moeut", {"experts_per_token": 6}, "experts_per_token 6: at most num_experts, 5"),
         ("moeut", {"attention_experts_per_token": 4}, "at most num_attention_experts, 3"),
         ("moeut", {"expert_size": 12}, "expert_size 12: .* multiples of 8"),
@@ -322,6 +319,15 @@ def test_rows_longer_than_the_model_reads_are_refused():
 def test_impossible_configurations_are_refused(architecture: str, options: dict, message: str):
     with pytest.raises(ValidationError, match=message):
         small_text_model(architecture, **options)
+
+
+@pytest.mark.parametrize("architecture", TEXT_ARCHITECTURES)
+@pytest.mark.parametrize("key", ["mlp_t", "pos_encodings", "puzzle_emb_ndim", "puzzle_emb_len", "no_ACT_continue"])
+def test_text_has_none_of_the_keys_of_puzzles(architecture: str, key: str):
+    name = f"recursive_reasoning.{TEXT_ARCHITECTURES[architecture]}"
+    loss = {"name": "text.loss@TextLossHead", "loss_type": "softmax_cross_entropy"}
+    with pytest.raises(UserError, match=rf"arch\.{key}: no such key"):
+        check_arch(ArchConfig.model_validate({"name": name, "loss": loss, key: 1}), data="text")
 
 
 def test_the_inner_width_may_follow_from_the_expansion():

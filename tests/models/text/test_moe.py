@@ -1,4 +1,4 @@
-"""Mixtures of experts: sparse against dense, what it costs, the regulariser, the loads, the initial weights."""
+"""Mixtures of experts: sparse against dense computation, its cost, the regulariser, the loads, the initial weights."""
 
 import math
 import time
@@ -28,9 +28,13 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 def view_of_text(width: int = WIDTH, record: bool = True) -> TextView:
     documents = small_text()["documents"]
-    angles = RotaryEmbedding(width, documents.shape[1], 1e4)()
-    real = documents != NO_DOCUMENT
-    return TextView(angles.cos, angles.sin, real, document_lengths(documents), None, Selections() if record else None)
+    rotation = RotaryEmbedding(width, documents.shape[1], 1e4)()
+    return TextView(
+        rotation,
+        real=documents != NO_DOCUMENT,
+        lengths=document_lengths(documents),
+        selections=Selections() if record else None,
+    )
 
 
 def states(seed: int = 0) -> Tensor:
@@ -75,8 +79,10 @@ def dense_attention(module: ExpertAttention, x: Tensor, view: TextView) -> Tenso
     values = module.values.unflatten(0, (module.heads, module.experts))
     outputs = module.outputs.unflatten(0, (module.heads, module.experts))
     value_scores, output_scores = dense_scores(module.value_selector, x), dense_scores(module.output_selector, x)
+    rotation = view.rotation
+    assert rotation is not None
     q, k = (
-        rotate((x @ projection.weight.T).unflatten(-1, (module.heads, -1)).transpose(1, 2), view)
+        rotate((x @ projection.weight.T).unflatten(-1, (module.heads, -1)).transpose(1, 2), rotation)
         for projection in (module.q_proj, module.k_proj)
     )
     v = torch.einsum("bshe,bsw,hewd->bhsd", value_scores, x, values)
@@ -133,6 +139,7 @@ def step_time(head: TextLossHead) -> float:
     return time.perf_counter() - start
 
 
+@pytest.mark.thorough
 def test_a_step_with_192_experts_takes_at_most_twice_as_long_as_with_16():
     few, many = head_of_experts(16), head_of_experts(192)
     # in turn, and the best of each, because other work on the machine disturbs some
@@ -257,6 +264,7 @@ def of_one_of_two(rank: int, folder: str) -> None:
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-7, msg=name)
 
 
+@pytest.mark.thorough
 def test_two_processes_balance_the_choices_of_all_rows(tmp_path: Path):
     torch.save(gradients_of(slice(0, 4), ranks=1), tmp_path / "expected.pt")
     on_two_ranks(of_one_of_two, tmp_path)

@@ -1,0 +1,61 @@
+"""Checks answers by the rules of their task: shares of the examples, over all batches and ranks."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from dataset.tasks.task import Task
+
+
+class Rules:
+    """Reports, as `<title>/<check>`, the share of examples that pass each of `task.checks` (see `task.check`).
+
+    Rows whose inputs are all padding fill up the last batch and do not count.
+
+    Args:
+        task: the task at the size of the data set.
+        pad_id: the padding token.
+    """
+
+    required_outputs: ClassVar[set[str]] = {"inputs", "preds"}
+
+    def __init__(self, task: Task, pad_id: int):
+        self.task, self.pad_id = task, pad_id
+        self.begin_eval()
+
+    def begin_eval(self) -> None:
+        """Reset the counts."""
+        self._counts = np.zeros(1 + len(self.task.checks), np.int64)  # examples, then one count per check
+
+    def update_batch(self, batch: dict[str, torch.Tensor], preds: dict[str, torch.Tensor]) -> None:
+        """Count one batch: `batch["inputs"]` and `preds["preds"]`, tokens [n, seq_len]."""
+        inputs, predicted = batch["inputs"].cpu().numpy(), preds["preds"].cpu().numpy()
+        real = (inputs != self.pad_id).any(axis=1)
+        passed = self.task.check(inputs[real], predicted[real])
+        self._counts += [int(real.sum()), *(int(passed[name].sum()) for name in self.task.checks)]
+
+    def result(
+        self, save_path: str | None, rank: int, world_size: int, group: dist.ProcessGroup | None = None
+    ) -> dict[str, float] | None:
+        """Shares over the examples of all ranks, on rank 0 (elsewhere None); empty if there was no example.
+
+        Args:
+            save_path: not used; nothing is saved.
+            rank: rank of this process.
+            world_size: number of processes; with one, torch.distributed is not needed.
+            group: processes to sum over; all if None.
+        """
+        counts = self._counts
+        if world_size > 1:
+            # NCCL sums on GPUs only.
+            device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
+            total = torch.from_numpy(counts).to(device, copy=True)
+            dist.all_reduce(total, group=group)
+            counts = total.cpu().numpy()
+        if rank != 0:
+            return None
+        examples, *passed = counts.tolist()
+        title = self.task.title
+        return {f"{title}/{name}": n / examples for name, n in zip(self.task.checks, passed, strict=True) if examples}

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+
+from dataset.tasks.sudoku.generate import generate_puzzles
+from dataset.tasks.sudoku.rules import BOXES, TOKEN_OFFSET, Box
+from dataset.tasks.sudoku.task import Sudoku
+from evaluators.rules import Rules
+from tests.dataset.tasks.sudoku.exact_cover import exact_solutions
+from utils.errors import UserError
+
+MIDDLE = BOXES[1]
+
+
+def evaluator(box: Box = MIDDLE) -> Rules:
+    return Rules(Sudoku.of(box.cells, box.vocab_size), pad_id=0)
+
+
+def puzzles(count: int, box: Box = MIDDLE) -> tuple[torch.Tensor, torch.Tensor]:
+    boards = np.array(list(generate_puzzles(count, box, np.random.default_rng(0)))).astype(np.int32) + TOKEN_OFFSET
+    return torch.from_numpy(boards[:, 0].copy()), torch.from_numpy(boards[:, 1].copy())
+
+
+def judged(inputs: torch.Tensor, preds: torch.Tensor) -> dict[str, float] | None:
+    sudoku = evaluator()
+    sudoku.begin_eval()
+    sudoku.update_batch({"inputs": inputs}, {"preds": preds})
+    return sudoku.result(None, rank=0, world_size=1)
+
+
+@pytest.mark.parametrize("box", BOXES, ids=str)
+def test_solutions_are_solved(box: Box):
+    inputs, solutions = puzzles(3, box)
+    sudoku = evaluator(box)
+    sudoku.update_batch({"inputs": inputs}, {"preds": solutions})
+    assert sudoku.result(None, 0, 1) == {"Sudoku/valid": 1.0, "Sudoku/clues_kept": 1.0, "Sudoku/solved": 1.0}
+
+
+def test_each_metric_sees_its_own_mistakes():
+    inputs, solutions = puzzles(8)
+    preds = solutions.clone()
+    preds[0] = solutions[1]  # a Sudoku of another puzzle
+    blank = int((inputs[2] == TOKEN_OFFSET).nonzero()[0])
+    preds[2, blank] = preds[2, blank] % 6 + 1 + TOKEN_OFFSET  # clues kept, rules broken
+    preds[3] = inputs[3]  # left as it was
+    preds[4] = 0
+    assert judged(inputs, preds) == {"Sudoku/valid": 5 / 8, "Sudoku/clues_kept": 6 / 8, "Sudoku/solved": 4 / 8}
+
+
+def test_any_solution_of_a_puzzle_with_several_counts():
+    inputs, solutions = puzzles(1)
+    several = inputs[0].numpy().copy()
+    several[np.flatnonzero(several > TOKEN_OFFSET)[0]] = TOKEN_OFFSET
+    found = np.array(list(exact_solutions(several - TOKEN_OFFSET, MIDDLE))) + TOKEN_OFFSET
+    assert len(found) > 1
+    result = judged(torch.from_numpy(several).repeat(len(found), 1), torch.from_numpy(found))
+    assert result is not None
+    assert result["Sudoku/solved"] == 1.0
+    assert (found != solutions.numpy()).any()
+
+
+def test_another_task_is_refused():
+    with pytest.raises(UserError, match="fit no Sudoku"):
+        Sudoku.of(900, 6)

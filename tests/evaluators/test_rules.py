@@ -1,0 +1,69 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from dataset.tasks.sudoku.generate import generate_puzzles
+from dataset.tasks.sudoku.rules import BOXES, TOKEN_OFFSET, Box
+from dataset.tasks.sudoku.task import Sudoku
+from evaluators.rules import Rules
+
+MIDDLE = BOXES[1]
+
+
+def evaluator(box: Box = MIDDLE) -> Rules:
+    return Rules(Sudoku.of(box.cells, box.vocab_size), pad_id=0)
+
+
+def puzzles(count: int, box: Box = MIDDLE) -> tuple[torch.Tensor, torch.Tensor]:
+    boards = np.array(list(generate_puzzles(count, box, np.random.default_rng(0)))).astype(np.int32) + TOKEN_OFFSET
+    return torch.from_numpy(boards[:, 0].copy()), torch.from_numpy(boards[:, 1].copy())
+
+
+def judged(inputs: torch.Tensor, preds: torch.Tensor) -> dict[str, float] | None:
+    sudoku = evaluator()
+    sudoku.begin_eval()
+    sudoku.update_batch({"inputs": inputs}, {"preds": preds})
+    return sudoku.result(None, rank=0, world_size=1)
+
+
+def test_padding_rows_do_not_count_and_evaluations_start_from_nothing():
+    inputs, solutions = puzzles(3)
+    sudoku = evaluator()
+    for _ in range(2):
+        sudoku.begin_eval()
+        sudoku.update_batch({"inputs": inputs}, {"preds": inputs})
+        padded, preds = torch.cat([inputs, torch.zeros_like(inputs)]), torch.cat([solutions, solutions])
+        sudoku.update_batch({"inputs": padded}, {"preds": preds})
+        assert sudoku.result(None, 0, 1) == {"Sudoku/valid": 0.5, "Sudoku/clues_kept": 1.0, "Sudoku/solved": 0.5}
+    sudoku.begin_eval()
+    assert sudoku.result(None, 0, 1) == {}
+    assert sudoku.result(None, rank=1, world_size=1) is None
+
+
+def test_the_outputs_it_asks_for_are_enough():
+    assert Rules.required_outputs == {"inputs", "preds"}
+
+
+@pytest.mark.parametrize("group", [None, "some group"])
+def test_ranks_are_added_up(monkeypatch: pytest.MonkeyPatch, group: Any):
+    """With torch.distributed played by the test: the other rank counted ten examples, of which 4, 3 and 2 were good."""
+
+    def all_reduce(counts: torch.Tensor, group: Any) -> None:
+        groups.append(group)
+        counts += torch.tensor([10, 4, 3, 2])
+
+    groups = []
+    monkeypatch.setattr(dist, "get_backend", lambda group: groups.append(group) or "gloo")
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    inputs, solutions = puzzles(6)
+    sudoku = evaluator()
+    sudoku.update_batch({"inputs": inputs}, {"preds": solutions})
+    for _ in range(2):  # asking twice changes nothing
+        result = sudoku.result(None, 0, 2, group)
+        assert result == {"Sudoku/valid": 10 / 16, "Sudoku/clues_kept": 9 / 16, "Sudoku/solved": 8 / 16}
+        assert sudoku.result(None, 1, 2, group) is None
+    assert set(groups) == {group}
+    assert len(groups) == 8

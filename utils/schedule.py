@@ -1,0 +1,111 @@
+"""When a training run evaluates, saves and ends; and reading the metrics of a step without making the device wait."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from utils.errors import UserError
+from utils.perf import StepTimer
+from utils.settings import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of a run, counted from 1.
+
+    Attributes:
+        total_steps: steps of the learning-rate schedule.
+        eval_steps: steps after which to evaluate, besides the last step.
+        last_step: the step after which the run ends, at most total_steps.
+        save_every_eval, save_every_steps: when to save, besides the last step.
+    """
+
+    total_steps: int
+    eval_steps: frozenset[int]
+    last_step: int
+    save_every_eval: bool
+    save_every_steps: int | None
+
+    def after(self, step: int) -> range:
+        """The steps that remain after `step`."""
+        return range(step + 1, self.last_step + 1)
+
+    def evaluates(self, step: int) -> bool:
+        """Whether to evaluate after `step`."""
+        return step in self.eval_steps or step == self.last_step
+
+    def saves(self, step: int) -> bool:
+        """Whether to write a checkpoint after `step`."""
+        every = self.save_every_steps
+        return (
+            step == self.last_step
+            or (self.evaluates(step) and self.save_every_eval)
+            or (every is not None and step % every == 0)
+        )
+
+
+def make_schedule(config: TrainingConfig, total_steps: int, eval_steps: set[int]) -> Schedule:
+    """The schedule of a run whose data last for `total_steps`, with evaluations after `eval_steps`."""
+    last_step = min(total_steps, config.max_steps or total_steps)
+    return Schedule(
+        total_steps, frozenset(eval_steps), last_step, config.checkpoint_every_eval, config.checkpoint_every_steps
+    )
+
+
+class Measured(Protocol):
+    """The metrics of a step that the device may still be computing (`models.training.StepMetrics`)."""
+
+    def read(self) -> dict[str, float]: ...
+
+
+class StepReader:
+    """Reads the metrics of a step once the next step is running, so that the device never waits for the host.
+
+    Args:
+        amounts, flops: amounts and operations per step (see `StepTimer`).
+        device: where the steps run; on the CPU a step is read at once, since there is nothing to wait for.
+    """
+
+    def __init__(self, amounts: dict[str, float], flops: float, device: torch.device):
+        self._timer, self._lag = StepTimer(amounts, flops, device), int(device.type != "cpu")
+        self._unread: list[tuple[int, Measured]] = []
+
+    def data_ready(self) -> None:
+        """Record that the batch of the next step has arrived."""
+        self._timer.data_ready()
+
+    def restart(self) -> None:
+        """Begin the next step now, so that the time since the last one does not count."""
+        self._timer.restart()
+
+    def add(self, step: int, measured: Measured) -> None:
+        """Add a step that has been launched."""
+        self._unread.append((step, measured))
+
+    def ready(self, all_steps: bool) -> Iterator[tuple[int, dict[str, float], dict[str, float]]]:
+        """(step, metrics, perf) of each step that can be read without waiting, or of all launched steps.
+
+        Raises:
+            UserError: the loss of a step is not finite.
+        """
+        while len(self._unread) > (0 if all_steps else self._lag):
+            step, measured = self._unread.pop(0)
+            metrics, perf = measured.read(), self._timer.step_done()
+            check_finite(metrics, step)
+            yield step, metrics, perf
+
+
+def check_finite(metrics: dict[str, float], step: int) -> None:
+    """Stop a run that has diverged.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    if not math.isfinite(metrics["train/lm_loss"]):
+        raise UserError(
+            f"the loss is {metrics['train/lm_loss']} at step {step}: training has diverged. Try a lower lr, a longer "
+            "warm-up or grad_clip_norm=1.0. Earlier checkpoints are untouched."
+        )

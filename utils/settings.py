@@ -1,0 +1,381 @@
+"""The settings of every program: the only place for their types, bounds, defaults and meanings.
+
+The keys of config/cfg_*.yaml, docs/configuration.md and `--help` are generated from these classes. After a change, run
+
+    python -m scripts.generate_config
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from utils.machine import DeviceName
+from utils.optimizers import OptimizerName
+from utils.schema import Schema
+
+WandbMode = Literal["online", "offline", "disabled"]
+
+
+class Settings(Schema):
+    """Settings that refuse unknown keys; the docstring of each field gives its meaning.
+
+    Attributes:
+        sections: heading -> names of fields, separated by spaces, in the order in which they are shown.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    sections: ClassVar[dict[str, str]] = {}
+
+
+# -- sections of a configuration ---------------------------------------------------------------------------------------
+
+
+class LossConfig(Settings):
+    """arch.loss"""
+
+    name: str
+    """The class of the loss head, as module@Class below models/."""
+    loss_type: str
+    """The loss of a token: stablemax_cross_entropy or softmax_cross_entropy."""
+
+
+class ArchConfig(Settings):
+    """arch: the class and its loss; all other keys belong to the class, which checks them (models.factory)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """The class of the architecture, as module@Class below models/."""
+    loss: LossConfig
+    """The loss head around the architecture."""
+
+    @property
+    def own_keys(self) -> dict[str, Any]:
+        """The keys that belong to the class."""
+        return dict(self.model_extra or {})
+
+
+class EvaluatorConfig(Settings):
+    """One entry of evaluators: the class and its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """The rules of a task, as task@Title, or a class, as module@Class below evaluators/. Other keys are its options."""
+
+
+class DataBuilderConfig(Settings):
+    """data_builder: how to build data_paths[0] if it does not exist."""
+
+    module: str
+    """A module with `Config` and `build`: dataset.build_*_dataset, or dataset.tasks.TASK.build."""
+    options: dict[str, Any] = {}
+    """Fields of its `Config`, except output_dir."""
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+class OptimizationConfig(Settings):
+    """How the dense weights are trained (`models.training.TrainState`)."""
+
+    global_batch_size: int = Field(ge=1)
+    """Rows per batch, over all processes."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the weights, the order of the data, its augmentation and the exploration of halting."""
+    optimizer: OptimizerName = "adam_atan2"
+    """Optimizer of the dense weights. adam_atan2_cuda needs the package adam-atan2."""
+    lr: float = Field(ge=0)
+    """Peak learning rate of the dense weights."""
+    lr_min_ratio: float = Field(default=1.0, ge=0, le=1)
+    """Final learning rate as a fraction of the peak, reached by cosine decay. 1.0: constant."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the optimizer's running average of gradients."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of the optimizer's running average of squared gradients."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """Decoupled weight decay: each step shrinks the weights by this times the learning rate."""
+    grad_clip_norm: float | None = Field(default=None, gt=0)
+    """Maximum norm of the gradient of the dense weights; larger gradients are scaled down. null: no clipping."""
+    grad_accum_steps: int = Field(default=1, ge=1)
+    """Micro-batches per step, a divisor of the batch size: the same result with less memory."""
+    activation_checkpointing: bool = False
+    """Keep only layer inputs for the backward pass and recompute the rest: less memory, more time."""
+    ema: bool = False
+    """Keep an exponential moving average of the weights, and evaluate and save that average."""
+    ema_rate: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the moving average: the fraction of it that each step keeps."""
+
+
+class TrainingConfig(OptimizationConfig):
+    """The settings that the training programs share: the model, the optimization, the run and the machine."""
+
+    arch: ArchConfig
+    """arch=NAME selects config/arch/NAME.yaml; arch.KEY=VALUE changes one of its keys."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after this optimizer step; the schedule still spans the full length. null: run to the end."""
+    eval_halt_max_steps: int | None = Field(default=None, ge=1)
+    """ACT steps per example in evaluation. null: arch.halt_max_steps, as in training."""
+    project_name: str | None = None
+    """W&B project, and the folder that holds the run folder. null: WANDB_PROJECT, else named after the data."""
+    run_name: str | None = None
+    """Name of the run and of its folder. null: WANDB_NAME, else generated."""
+    checkpoint_path: str | None = None
+    """The run folder. null: checkpoints/{project_name}/{run_name}."""
+    load_checkpoint: str | None = None
+    """latest, a run folder or step_N_train_state.pt: resume. step_N: a new run from these weights."""
+    checkpoint_every_eval: bool = True
+    """Save a checkpoint after each evaluation. The last step is always saved."""
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    """Also save a checkpoint after every so many steps. null: do not."""
+    keep_train_states: int = Field(default=2, ge=1)
+    """Number of train states to keep; older ones are deleted. Weights are never deleted."""
+    wandb_mode: WandbMode | None = None
+    """How to log to W&B. null: WANDB_MODE, else online if you are logged in, else disabled."""
+    device: DeviceName = "auto"
+    """Where to compute. auto: the first of cuda, mps and cpu that this machine has."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the model. auto: on CUDA, and for long puzzle runs on a CPU. false: no fused operators either."""
+    num_workers: int | None = Field(default=None, ge=0)
+    """Processes that load batches if the data is not on the device. null: 1 on CUDA, otherwise 0."""
+
+    @model_validator(mode="after")
+    def _micro_batches_fit(self) -> "TrainingConfig":
+        if self.global_batch_size % self.grad_accum_steps:
+            raise ValueError(
+                f"grad_accum_steps {self.grad_accum_steps} does not divide global_batch_size {self.global_batch_size}"
+            )
+        return self
+
+
+class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1e-4}):
+    """Settings of pretrain.py. Keys that the published code has keep their published defaults."""
+
+    sections = {
+        "data": "data_paths data_paths_test evaluators augmentation data_builder",
+        "architecture": "arch",
+        "length": "global_batch_size epochs max_steps",
+        "evaluation": "eval_interval min_eval_interval eval_halt_max_steps eval_early_halting eval_halt_threshold "
+        "eval_halt_unchanged eval_batch_size eval_max_examples eval_save_outputs",
+        "optimization": "optimizer lr lr_min_ratio lr_warmup_steps beta1 beta2 weight_decay puzzle_emb_lr "
+        "puzzle_emb_weight_decay grad_clip_norm grad_accum_steps activation_checkpointing ema ema_rate freeze_weights "
+        "seed",
+        "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
+        "keep_train_states show_example wandb_mode",
+        "the machine": "device compile data_on_device num_workers",
+    }
+
+    data_paths: list[str] = ["data/arc-aug-1000"]
+    """Data sets: folders with shards in train/ and test/."""
+    data_paths_test: list[str] = []
+    """Data sets to evaluate on. Empty: test/ of data_paths."""
+    evaluators: list[EvaluatorConfig] = [EvaluatorConfig(name="arc@ARC")]
+    """Evaluators beyond token accuracy: classes below evaluators/, with their options."""
+    augmentation: str | None = None
+    """Task whose symmetries are drawn at random for each training example. null: use examples as stored."""
+    data_builder: DataBuilderConfig | None = None
+    """How to build data_paths[0] if it does not exist: {module, options}. null: it must exist."""
+    epochs: int = Field(default=100000, ge=1)
+    """Length of training. An epoch takes one puzzle from each group."""
+    eval_interval: int | None = Field(default=10000, ge=1)
+    """Epochs between evaluations. Must divide epochs. null: evaluate at the end only."""
+    min_eval_interval: int | None = Field(default=0, ge=0)
+    """Index of the first evaluation; earlier ones are skipped. null: 0."""
+    eval_early_halting: bool = False
+    """Replace an example by the next as soon as it halts, according to the next two settings."""
+    eval_halt_threshold: float = Field(default=0.5, ge=0, lt=1)
+    """Halt only if the predicted probability of being correct exceeds this. 0.5: q_halt > 0, as published."""
+    eval_halt_unchanged: bool = True
+    """Halt only if the answer equals that of the previous step. false: do not compare, as published."""
+    eval_batch_size: int | None = Field(default=None, ge=1)
+    """Examples evaluated at once, over all processes. null: global_batch_size."""
+    eval_max_examples: int | None = Field(default=None, ge=1)
+    """Evaluate on a random subset of this size, the same in every evaluation. null: all examples."""
+    eval_save_outputs: list[str] = []
+    """Tensors to save in evaluations: inputs, labels, puzzle_identifiers, preds, logits, q_halt_logits, ..."""
+    lr_warmup_steps: int = Field(default=2000, ge=0)
+    """Optimizer steps over which the learning rates rise linearly from 0."""
+    puzzle_emb_lr: float = Field(default=1e-2, ge=0)
+    """Peak learning rate of the puzzle embeddings."""
+    puzzle_emb_weight_decay: float = Field(default=0.1, ge=0)
+    """Weight decay of the puzzle embeddings."""
+    freeze_weights: bool = False
+    """Train only the puzzle embeddings."""
+    show_example: bool = True
+    """At the end, draw how a held-out puzzle is solved."""
+    data_on_device: bool | Literal["auto"] = "auto"
+    """Keep the training data on the device. auto: on CUDA, if it fits in a quarter of the free memory."""
+
+    @model_validator(mode="after")
+    def _evaluations_fit(self) -> "PretrainConfig":
+        interval = self.eval_interval
+        if interval is not None and self.epochs % interval:
+            divisor = max(d for d in range(1, min(interval, self.epochs) + 1) if self.epochs % d == 0)
+            raise ValueError(
+                f"eval_interval {interval} does not divide epochs {self.epochs}: use for example "
+                f"eval_interval={divisor}, or eval_interval=null to evaluate at the end only"
+            )
+        return self
+
+
+class TextConfig(
+    TrainingConfig,
+    defaults={
+        "global_batch_size": 64,
+        "seed": 42,
+        "optimizer": "adamw",
+        "lr": 1e-2,
+        "lr_min_ratio": 0.01,
+        "weight_decay": 0.0,
+        "grad_clip_norm": 1.0,
+    },
+):
+    """Settings of pretrain_text.py."""
+
+    sections = {
+        "data": "data_files data_files_test held_out data_name data_cache streaming seq_len",
+        "tokenizer": "tokenizer vocab_file merges_file max_vocab cap cap_sample",
+        "architecture": "arch",
+        "length": "max_sequences max_steps global_batch_size",
+        "evaluation": "eval_interval eval_batches eval_halt_max_steps",
+        "optimization": "optimizer lr lr_min_ratio lr_warmup_ratio beta1 beta2 weight_decay grad_clip_norm "
+        "grad_accum_steps activation_checkpointing ema ema_rate seed",
+        "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
+        "keep_train_states wandb_mode",
+        "the machine": "device compile num_workers",
+    }
+
+    data_files: list[str] = []
+    """Files, folders of .txt files or globs, with <|endoftext|> between documents. Empty: data set data_name."""
+    data_files_test: list[str] = []
+    """Held-out files. Empty: files or splits with "valid" in their names, else the fraction held_out."""
+    held_out: float = Field(default=0.02, gt=0, lt=1)
+    """Fraction of the documents to hold out if there are no other documents to evaluate on."""
+    data_name: str = "roneneldan/TinyStories"
+    """Data set on the Hugging Face hub."""
+    data_cache: str | None = None
+    """Folder that caches the data set. null: data/hf/ and the last part of data_name."""
+    streaming: bool = False
+    """Read documents as they are needed. false: read all of them at the start."""
+    seq_len: int = Field(default=512, ge=2)
+    """Tokens per row. Several documents may share a row."""
+    tokenizer: str = "gpt-neo-10k"
+    """gpt-neo-10k, gpt-neo, gpt2 or an owner/repo on the Hugging Face hub."""
+    vocab_file: str | None = None
+    """Local vocab.json of a byte-level BPE. null: that of the tokenizer, from the hub."""
+    merges_file: str | None = None
+    """merges.txt that belongs to vocab_file. null: that of the tokenizer, from the hub."""
+    max_vocab: int | None = Field(default=None, ge=1)
+    """Number of tokens to keep. null: all, but 10,000 with gpt-neo-10k."""
+    cap: Literal["frequency", "lowest_ids"] = "frequency"
+    """Which tokens to keep: the most frequent, or those with the lowest ids, as published."""
+    cap_sample: int = Field(default=20000, ge=1)
+    """Number of documents in which token frequencies are counted."""
+    max_sequences: int = Field(default=2_100_000, ge=1)
+    """Rows to train on. Each batch is used for arch.halt_max_steps steps, but its rows count once."""
+    eval_interval: int | None = Field(default=10_000, ge=1)
+    """Rows between evaluations. null: evaluate at the end only."""
+    eval_batches: int = Field(default=10, ge=1)
+    """Held-out batches per evaluation."""
+    lr_warmup_ratio: float = Field(default=0.02, ge=0, le=1)
+    """Fraction of all optimizer steps over which the learning rate rises linearly from 0."""
+
+
+# -- evaluation and generation -----------------------------------------------------------------------------------------
+
+
+class EvaluateConfig(Settings):
+    """Settings of evaluate.py."""
+
+    sections = {
+        "the checkpoint": "load_checkpoint load_config arch force",
+        "data": "data_paths data_paths_test split evaluators eval_max_examples eval_save_outputs seed",
+        "halting": "halt_max_steps early_halting halt_threshold halt_unchanged",
+        "the run": "global_batch_size save_path show_example device compile",
+    }
+
+    load_checkpoint: str
+    """The weights: a file step_N, or a run folder, whose newest step is used."""
+    load_config: str | None = None
+    """The configuration of the training run. null: the all_config.yaml next to the weights."""
+    arch: dict[str, Any] = {}
+    """Keys of the architecture. Values that differ from the checkpoint's are refused unless force=true."""
+    force: bool = False
+    """Evaluate with the keys of arch even if they differ from those of the checkpoint."""
+    data_paths: list[str] = []
+    """Data sets to evaluate on. Empty: data_paths_test of the training run, else its data_paths."""
+    data_paths_test: list[str] = []
+    """Data sets that take precedence over data_paths, as in training."""
+    split: Literal["train", "test"] = "test"
+    """The split of the data sets to evaluate on."""
+    evaluators: list[EvaluatorConfig] | None = None
+    """Evaluators beyond token accuracy: classes below evaluators/. null: as in training."""
+    eval_max_examples: int | None = Field(default=None, ge=1)
+    """Evaluate on a random subset of this size, drawn with seed. null: all examples."""
+    eval_save_outputs: list[str] = []
+    """Tensors to save: inputs, labels, puzzle_identifiers, preds, logits, q_halt_logits, ..."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the subset that eval_max_examples asks for."""
+    halt_max_steps: int | None = Field(default=None, ge=1)
+    """ACT steps per example. null: as in the evaluations of the training run."""
+    early_halting: bool = False
+    """Replace an example by the next as soon as it halts, according to the next two settings."""
+    halt_threshold: float = Field(default=0.5, ge=0, lt=1)
+    """Halt only if the predicted probability of being correct exceeds this. 0.5: q_halt > 0, as published."""
+    halt_unchanged: bool = True
+    """Halt only if the answer equals that of the previous step. false: do not compare, as published."""
+    global_batch_size: int | None = Field(default=None, ge=1)
+    """Examples evaluated at once, over all processes. null: 128 per process; on CUDA as many as fit in memory."""
+    save_path: str | None = None
+    """Folder for the results. null: evaluations/{run}-{step}, with a number appended if it holds results."""
+    show_example: bool = False
+    """Draw how an example is solved."""
+    device: DeviceName = "auto"
+    """Where to compute. auto: the first of cuda, mps and cpu that this machine has."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the model. auto: on CUDA. false: no fused operators either."""
+
+
+class GenerateConfig(Settings):
+    """Settings of generate.py."""
+
+    sections = {
+        "the checkpoint and the prompts": "load_checkpoint prompts prompts_file",
+        "sampling: one value or a list; of several lists, every combination": "temperature top_k seed",
+        "the run": "max_new_tokens halting halt_max_steps batch_size output device",
+    }
+
+    load_checkpoint: str
+    """The weights: a file step_N, or a run folder, whose newest step is used."""
+    prompts: list[str] = []
+    """Texts to continue. From an empty text, the model starts a story of its own."""
+    prompts_file: str | None = None
+    """File with one prompt per line, in addition to prompts. null: none."""
+    temperature: list[Annotated[float, Field(ge=0)]] = Field(default=[0.8], min_length=1)
+    """Sampling temperatures. 0: always the most probable token."""
+    top_k: list[Annotated[int, Field(ge=1)] | None] = Field(default=[40], min_length=1)
+    """Sample among this many of the most probable tokens. null: among all tokens."""
+    seed: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    """Seeds. A story depends only on its prompt, its settings and its seed."""
+    max_new_tokens: int = Field(default=400, ge=1)
+    """Number of tokens after which an unfinished story is cut off."""
+    halting: bool = False
+    """Take each token from the ACT step at which its position halts. false: from the last step."""
+    halt_max_steps: int | None = Field(default=None, ge=1)
+    """ACT steps. null: as in the evaluations of the training run."""
+    batch_size: int = Field(default=16, ge=1)
+    """Stories generated at once."""
+    output: str | None = None
+    """File for the stories. null: stories/{run}-{step}.jsonl, with a number appended if it exists."""
+    device: DeviceName = "auto"
+    """Where to compute. auto: the first of cuda, mps and cpu that this machine has."""
+
+    @field_validator("temperature", "top_k", "seed", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return value if isinstance(value, list) else [value]
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _prompts_are_text(cls, value: Any) -> Any:
+        return [str(prompt) for prompt in value] if isinstance(value, list) else value
