@@ -24,6 +24,7 @@ from utils.config import validate
 from utils.data_record import check_same_puzzles
 from utils.distributed import Ranks, broadcast_object, errors_of_rank_0, launched_ranks, process_group
 from utils.errors import UserError
+from utils.files import writing_to
 from utils.hydra import hydra_main
 from utils.machine import choose_machine
 from utils.settings import EvaluateConfig, EvaluatorConfig, PretrainConfig
@@ -52,6 +53,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         acceleration = accelerate(head.model, machine)
 
         save_path = broadcast_object(choose_folder(config, checkpoint.path))
+        with writing_to(save_path, "Choose another save_path."):  # before the work, not after it
+            save_path.mkdir(parents=True, exist_ok=True)
         evaluators = config.evaluators
         if evaluators is None:
             evaluators = [validate(EvaluatorConfig, item) for item in trained.get("evaluators") or []]
@@ -80,7 +83,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
                 print(format_result(name, result))
             examples = sum(result.examples for result in results.values())
             print(f"\ntime: {seconds:.2f} s, {examples / seconds:.1f} examples/s")
-            save_path.mkdir(parents=True, exist_ok=True)
             content = {
                 "checkpoint": str(checkpoint.path),
                 "data": [str(source.root) for source in split.sources],
@@ -91,7 +93,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
             (save_path / "results.json").write_text(json.dumps(content, indent=1) + "\n")
             if config.show_example:
                 path = save_path / "example.png"
-                picture = picture_example(head, split.sources[0], device, path, max_steps=max_steps)
+                slots = -(-batch_size // ranks.world_size) if head.model.compiled else None
+                picture = picture_example(head, split.sources[0], device, path, max_steps=max_steps, slots=slots)
                 print(picture if picture is not None else "no picture: there is none for this kind of data")
             print(f"files: {save_path}")
     return results
@@ -159,8 +162,11 @@ def check_identifiers(split: PuzzleSplit, checkpoint: Checkpoint, by_name: bool)
 
 def format_result(name: str, result: EvaluationResult) -> str:
     """The result of one set as text."""
-    lines = [f"\n{name}: {result.examples} examples, {result.count} of them with labels"]
+    known = f"{result.count} of them with labels" if result.count else "no labels, so nothing to compare answers with"
+    lines = [f"\n{name}: {result.examples} examples, {known}"]
     lines += [f"  {key:<24}{value:>10.4f}" for key, value in {**result.metrics, **result.task_metrics}.items()]
+    if not result.count:
+        return "\n".join(lines)
     lines.append("  after step    exact accuracy    accuracy")
     pairs = zip(result.exact_accuracy_after_step, result.accuracy_after_step, strict=True)
     lines += [f"  {step:>10}{exact:>18.4f}{tokens:>12.4f}" for step, (exact, tokens) in enumerate(pairs, start=1)]

@@ -19,9 +19,11 @@ from models.text.generation import Continuation, Sampling, continue_texts
 from models.text.loss import TextLossHead
 from utils.config import validate
 from utils.errors import UserError
+from utils.files import writing_to
 from utils.hydra import hydra_main
 from utils.machine import choose_machine
 from utils.settings import GenerateConfig, TextConfig
+from utils.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,10 @@ def generate(config: GenerateConfig) -> list[dict[str, Any]]:
 
     # -- write
     records = []
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("x", encoding="utf-8") as file:
+    with writing_to(output.parent, "Choose another output."):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.touch(exist_ok=False)
+    with output.open("w", encoding="utf-8") as file:
         for start in range(0, len(wishes), config.batch_size):
             batch = wishes[start : start + config.batch_size]
             # a text begins after the end token of another, as in training
@@ -94,11 +98,10 @@ def read_prompts(config: GenerateConfig) -> list[str]:
     if config.prompts_file is not None:
         path = Path(config.prompts_file)
         try:
-            prompts += [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"prompts_file={path} cannot be read: {error}. Give a text file, one prompt a line."
-            ) from None
+            lines = read_text(path, compose=False).split("\n")
+        except UserError as error:
+            raise UserError(f"prompts_file={path}: {error} Give a text file, one prompt a line.") from None
+        prompts += [line for line in lines if line.strip()]
     if not prompts:
         raise UserError(
             'there is no prompt: give prompts=["Once upon a time"] (in quotes for the shell) or prompts_file=FILE, one '

@@ -20,12 +20,12 @@ from models.training import PuzzleEmbRates, TrainState
 from utils.distributed import broadcast_module, launched_ranks, process_group
 from utils.hydra import hydra_main
 from utils.run import check_batch_size, format_metrics, open_log, plan_on_main, prepare_job, resume, save
-from utils.schedule import StepReader, make_schedule
+from utils.schedule import StepReader, make_schedule, say_if_short
 from utils.settings import PretrainConfig
 
 # a resume must not change these, because the saved state depends on them
 KEYS_FIXED_ON_RESUME = (
-    "arch", "global_batch_size", "seed", "optimizer", "ema", "freeze_weights", "data_paths", "augmentation", "epochs",
+    "arch", "global_batch_size", "seed", "optimizer", "ema", "freeze_weights", "augmentation", "epochs",
 )  # fmt: skip
 # what the progress bar shows
 SHOWN = {"loss": "train/lm_loss", "exact": "train/exact_accuracy", "examples/s": "perf/examples_per_second"}
@@ -64,10 +64,11 @@ def train(config: PretrainConfig) -> None:
         warmup_steps, frozen = config.lr_warmup_steps, config.freeze_weights
         state = TrainState(head, config, ranks, schedule.total_steps, warmup_steps, puzzle_emb, freeze_weights=frozen)
         if plan.resume is not None:
-            data.check_same(plan.resume[0])
+            # data that are known to be the same may lie elsewhere
+            fixed = KEYS_FIXED_ON_RESUME + (() if data.check_same(plan.resume[0]) else ("data_paths",))
             for note in evaluation.notes_on_resume() if evaluation is not None else []:
                 say(f"note: {note}")
-            resume(state, plan, config, KEYS_FIXED_ON_RESUME, comparable_config, say)
+            resume(state, plan, config, fixed, comparable_config, say)
         broadcast_module(head)  # no rank may start with other weights than rank 0
         step_flops = size * flops_per_example(arch, shape.vocab_size, shape.seq_len)
         acceleration = accelerate(head.model, machine, schedule.total_steps * step_flops)
@@ -79,6 +80,7 @@ def train(config: PretrainConfig) -> None:
         say(f"run: {plan.folder} ({plan.note})\n{machine}\n{acceleration}")
         say(f"training data: {'on the device' if resident else 'loaded step by step'} ({resident_reason})")
         say(f"model: {count_parameters(head):,} parameters; steps: {state.step} -> {schedule.last_step}")
+        say_if_short(config, schedule.last_step, warmup_steps, say)
         steps = schedule.after(state.step)
         log = open_log(config, plan, steps, SHOWN, ranks)
         if ranks.is_main:
@@ -89,7 +91,7 @@ def train(config: PretrainConfig) -> None:
         feed = device_batches(data.batches, steps, device, resident, workers)
         reader = StepReader({"examples": size}, step_flops, device)
         metrics: dict[str, float] = {}
-        try:
+        with log:
             for step, batch in zip(steps, feed, strict=True):
                 reader.data_ready()
                 reader.add(step, state.launch_step(batch))
@@ -114,8 +116,6 @@ def train(config: PretrainConfig) -> None:
                 with state.averaged():
                     text = evaluation.picture(head, plan.folder / "example.png")
                 log.example(text, plan.folder / "example.png", state.step)
-        finally:
-            log.close()
         final = {key: value for key, value in metrics.items() if not key.startswith(("train/", "optim/"))}
         say(f"done: step {state.step}; {format_metrics(final) if final else 'no evaluation'}\nfiles: {plan.folder}")
 

@@ -19,7 +19,7 @@ from models.training import TrainState
 from utils.distributed import broadcast_module, launched_ranks, process_group
 from utils.hydra import hydra_main
 from utils.run import check_batch_size, format_metrics, open_log, plan_on_main, prepare_job, resume, save
-from utils.schedule import StepReader, make_schedule
+from utils.schedule import StepReader, make_schedule, say_if_short
 from utils.settings import TextConfig
 
 # a resume must not change these, because the saved state depends on them
@@ -73,6 +73,7 @@ def train(config: TextConfig) -> None:
         # -- the log
         say(f"run: {plan.folder} ({plan.note})\n{text}\n{machine}\n{acceleration}")
         say(f"model: {count_parameters(head):,} parameters; steps: {state.step} -> {schedule.last_step}")
+        say_if_short(config, schedule.last_step, warmup_steps, say)
         steps = schedule.after(state.step)
         log = open_log(config, plan, steps, SHOWN, ranks)
         if ranks.is_main:
@@ -83,7 +84,7 @@ def train(config: TextConfig) -> None:
         feed = text_feed(text.batches, steps, keep, device, workers)
         reader = StepReader({"tokens": size * config.seq_len}, 0, device)
         metrics: dict[str, float] = {}
-        try:
+        with log:
             for step, batch, position in feed:
                 reader.data_ready()
                 reader.add(step, state.launch_step(batch))
@@ -101,8 +102,6 @@ def train(config: TextConfig) -> None:
                     save(config, state, plan, {"text": position})
                 if evaluates or saves:
                     reader.restart()
-        finally:
-            log.close()
         final = {key: value for key, value in metrics.items() if key.startswith("eval/")}
         outcome = format_metrics(final) if final else "nothing was left to do"
         say(f"done: step {state.step}; {outcome}\nfiles: {plan.folder}")

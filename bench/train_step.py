@@ -28,8 +28,9 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.plain import PlainOptimizer, PlainTRM
+from dataset.opening import open_augmentation
 from dataset.puzzle_dataset import PuzzleSplit, TrainBatches
-from dataset.tasks import load_task, task_built_by
+from dataset.tasks import task_built_by
 from models.acceleration import Acceleration, accelerate
 from models.act import draw_min_steps
 from models.factory import count_parameters, make_head, resolve_arch
@@ -261,8 +262,7 @@ def open_data(config: BenchConfig, ranks: Ranks) -> tuple[Callable[[int], dict[s
         shape = split.metadata
         augmentation = None
         if config.augmentation is not None:
-            task = load_task(config.augmentation, "augmentation").of(shape.seq_len, shape.vocab_size)
-            augmentation = task.augmentation()
+            augmentation = open_augmentation(config.augmentation, split)
         batches = TrainBatches(split, config.global_batch_size, config.seed, ranks.rank, ranks.world_size, augmentation)
         ranks.say(f"data: {', '.join(config.data_paths)}")
         return (

@@ -1,38 +1,66 @@
-"""Building the data sets of an experiment that do not exist yet."""
+"""Building the data set of an experiment if it does not exist yet."""
 
-import importlib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset.tasks import build_commands
+from dataset.tasks import build_commands, task_names
 from utils.config import validate
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 from utils.settings import DataBuilderConfig
+
+
+def builder_modules() -> list[str]:
+    """The modules that build data sets: dataset.build_*, and dataset.tasks.TASK.build of every task."""
+    commands = [f"dataset.{file.stem}" for file in sorted(Path(__file__).parent.glob("build_*.py"))]
+    tasks = [f"dataset.tasks.{name}.build" for name in task_names()]
+    return commands + [module for module in tasks if importlib.util.find_spec(module) is not None]
 
 
 def build_missing_data(
     data_paths: Sequence[str], data_paths_test: Sequence[str], builder: DataBuilderConfig | None
 ) -> None:
-    """Build `data_paths[0]` with the builder of the experiment if it does not exist.
+    """Build the folder that the builder names in its options as output_dir, if it is missing and wanted.
+
+    No other folder is built, so that a misspelt path is an error and not a new data set.
 
     Raises:
-        UserError: another folder is missing, or there is no builder; the message gives a command that builds the data.
+        UserError: another folder is missing; the message says how to build it. Or the builder is none of
+            `builder_modules`: a configuration must not have any other module imported.
     """
-    missing = [path for path in data_paths if not Path(path).exists()]
-    missing_test = [path for path in data_paths_test if not Path(path).exists()]
-    if missing_test or (missing and (builder is None or missing != list(data_paths[:1]))):
-        key, path = ("data_paths_test", missing_test[0]) if missing_test else ("data_paths", missing[0])
-        commands = build_commands(path) if builder is None else f"  python -m {builder.module} --output-dir {path}"
-        raise UserError(
-            f"{key}: {path} does not exist (from {Path.cwd()}). Correct the path, or build the data, for example with\n"
-            f"{commands}"
-        )
+    wanted = [("data_paths", path) for path in data_paths] + [("data_paths_test", path) for path in data_paths_test]
+    missing = [(key, path) for key, path in wanted if not Path(path).exists()]
+    built = str(builder.options.get("output_dir", "")) if builder is not None else ""
+    for key, path in missing:
+        if not built or Path(path).resolve() != Path(built).resolve():
+            raise UserError(
+                f"{key}: {path} does not exist (from {Path.cwd()}).{did_you_mean(path, _near(path, built))} "
+                f"Correct the path, or {_how_to_build(path, built)}"
+            )
     if not missing or builder is None:
         return
-    try:
-        module = importlib.import_module(builder.module)
-    except ModuleNotFoundError:
-        raise UserError(f"data_builder.module={builder.module!r}: no such module; see dataset/build_*.py.") from None
-    options = validate(module.Config, {**builder.options, "output_dir": missing[0]}, where="data_builder.options.")
-    print(f"building {missing[0]} with {builder.module}")
+    if builder.module not in builder_modules():
+        raise UserError(
+            f"data_builder.module={builder.module!r}: no such module of builders. There are "
+            f"{', '.join(builder_modules())}.{did_you_mean(builder.module, builder_modules())}"
+        )
+    module = importlib.import_module(builder.module)
+    options = validate(module.Config, builder.options, where="data_builder.options.")
+    print(f"building {built} with {builder.module}")
     module.build(options)
+
+
+def _near(path: str, built: str) -> list[str]:
+    """The folders that may have been meant: those beside `path`, and the one that can be built."""
+    parent = Path(path).parent
+    beside = [str(folder) for folder in parent.iterdir() if folder.is_dir()] if parent.is_dir() else []
+    return [*beside, built] if built else beside
+
+
+def _how_to_build(path: str, built: str) -> str:
+    if not built:
+        return f"build the data, for example with\n{build_commands(path)}"
+    return (
+        f"add data_builder.options.output_dir={path} to build the data of this experiment there "
+        f"(as it is, only {built} is built)."
+    )

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from dataset.puzzle_dataset import TrainBatches
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError
+from utils.machine import to_device
 
 _SHARE = 4  # `auto` uses at most 1 / _SHARE of the free memory
 _BYTES_AT_ONCE = 1 << 26  # size of the parts that are copied to the device
@@ -77,7 +78,7 @@ class ResidentTokens:
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """The batch of `step`, bit for bit the same as that of the `TrainBatches`."""
-        examples = torch.from_numpy(self.batches.examples(step)).to(self.device, non_blocking=True)
+        examples = to_device(torch.from_numpy(self.batches.examples(step)), self.device)
         rows = {name: values[examples] for name, values in self._columns.items()}
         labels = rows["labels"].int()
         labels = labels.masked_fill(labels == rows["ignored"][:, None], IGNORE_LABEL_ID)

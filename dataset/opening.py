@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataset.augmentation import Augmentation
 from dataset.building import build_missing_data
 from dataset.puzzle_dataset import PuzzleSplit, TrainBatches
 from dataset.shards import PuzzleDatasetMetadata
-from dataset.tasks import load_task
+from dataset.tasks import load_task, task_of
 from utils.data_record import check_same_data, same_puzzles, write_data_record
 from utils.distributed import Ranks, barrier, errors_of_rank_0
 from utils.errors import UserError
+from utils.schedule import ComputedSteps
 from utils.settings import PretrainConfig
 
 
@@ -35,13 +37,13 @@ class PuzzleData:
         """Whether the run in `folder` was trained on these puzzles; None if not recorded. See `utils.data_record`."""
         return same_puzzles(folder, self.roots)
 
-    def check_same(self, folder: Path) -> None:
-        """Refuse to resume the run in `folder` if it was trained on other data.
+    def check_same(self, folder: Path) -> bool:
+        """Whether the run in `folder` was trained on these data; False if not recorded. See `utils.data_record`.
 
         Raises:
-            UserError: the digest of a data set differs.
+            UserError: it was trained on other data.
         """
-        check_same_data(folder, self.roots)
+        return check_same_data(folder, self.roots)
 
     def write_record(self, folder: Path) -> None:
         """Write the record of the training data into a run folder."""
@@ -66,13 +68,26 @@ def open_puzzles(config: PretrainConfig, ranks: Ranks) -> PuzzleData:
     with errors_of_rank_0():  # only rank 0 reads and checks all tokens
         train = PuzzleSplit(config.data_paths, "train", check_tokens=ranks.is_main)
         test = _open_test_split(config, train, ranks)
-    metadata = train.metadata
-    augmentation = None
-    if config.augmentation is not None:
-        task = load_task(config.augmentation, "augmentation")
-        augmentation = task.of(metadata.seq_len, metadata.vocab_size).augmentation()
+    augmentation = open_augmentation(config.augmentation, train) if config.augmentation is not None else None
     size, seed = config.global_batch_size, config.seed
     return PuzzleData(train, test, TrainBatches(train, size, seed, ranks.rank, ranks.world_size, augmentation))
+
+
+def open_augmentation(name: str, split: PuzzleSplit) -> Augmentation:
+    """The symmetries of the task called `name`, for the data sets of `split`.
+
+    Raises:
+        UserError: there is no such task, it has no augmentation or not for this size, or a data set is of another task.
+    """
+    task = load_task(name, "augmentation")
+    for source in split.sources:
+        known = task_of(source.metadata)
+        if known is not None and known is not task:
+            raise UserError(
+                f"augmentation={name}: {source.root} holds puzzles of the task {known.name}, whose labels other "
+                f"symmetries make wrong. Use augmentation={known.name} or augmentation=null."
+            )
+    return task.of(split.metadata.seq_len, split.metadata.vocab_size).augmentation()
 
 
 def _open_test_split(config: PretrainConfig, train: PuzzleSplit, ranks: Ranks) -> PuzzleSplit | None:
@@ -86,7 +101,7 @@ def _open_test_split(config: PretrainConfig, train: PuzzleSplit, ranks: Ranks) -
     return PuzzleSplit(paths, "test", like=train, check_tokens=ranks.is_main) if paths else None
 
 
-def plan_epochs(config: PretrainConfig, split: PuzzleSplit) -> tuple[int, set[int]]:
+def plan_epochs(config: PretrainConfig, split: PuzzleSplit) -> tuple[int, ComputedSteps]:
     """(total steps, steps after which to evaluate).
 
     total = int(epochs * total_groups * mean_puzzle_examples / global_batch_size).
@@ -102,5 +117,5 @@ def plan_epochs(config: PretrainConfig, split: PuzzleSplit) -> tuple[int, set[in
             f"global_batch_size={config.global_batch_size}: use more epochs or a smaller batch."
         )
     interval = config.eval_interval or config.epochs
-    evaluations = range(config.min_eval_interval or 0, config.epochs // interval)
-    return total, {int((index + 1) * interval * per_epoch) for index in evaluations} & set(range(1, total + 1))
+    evaluations = range((config.min_eval_interval or 0) + 1, config.epochs // interval + 1)
+    return total, ComputedSteps(evaluations, lambda number: int(number * interval * per_epoch))

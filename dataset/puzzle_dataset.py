@@ -11,6 +11,7 @@ With several processes, rank r gets rows [r * local, (r + 1) * local) of the glo
 does not change the training data.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +70,17 @@ class PuzzleSplit:
         """
         if not roots:
             raise UserError("data_paths is empty: give at least one data set folder, for example data_paths=[data/x].")
+        folders = [Path(root).resolve() for root in roots]
+        twice = [str(root) for root, folder in zip(roots, folders, strict=True) if folders.count(folder) > 1]
+        if twice:
+            raise UserError(f"data_paths names one folder more than once: {', '.join(twice)}. Give each folder once.")
         self.split = split
         self.sources: list[Source] = []
         self.num_puzzle_identifiers = 1 if like is None else like.num_puzzle_identifiers
         for root in map(Path, roots):
             metadata = load_metadata(root, split)
+            if check_tokens:
+                load_identifiers(root)  # a damaged file would be noticed only by the next evaluation
             if like is None:
                 table_ids = _next_ids(self.num_puzzle_identifiers, metadata)
                 self.num_puzzle_identifiers += len(table_ids) - 1
@@ -94,8 +101,12 @@ class PuzzleSplit:
 
     @property
     def examples_per_epoch(self) -> float:
-        """Mean number of examples in an epoch, which takes one puzzle from every group."""
-        return sum(s.metadata.total_groups * s.metadata.mean_puzzle_examples for s in self.sources)
+        """Mean number of examples in an epoch, which takes one puzzle from every group.
+
+        Raises:
+            UserError: a dataset.json gives other numbers than its shards.
+        """
+        return sum(_examples_per_epoch(source, self.split) for source in self.sources)
 
     def _ids_for(self, root: Path, metadata: PuzzleDatasetMetadata) -> np.ndarray:
         for source in self.sources:
@@ -120,6 +131,22 @@ class PuzzleSplit:
                 "Train on them, or evaluate on a data set whose identifiers the training data has."
             )
         return np.array([known[name] for name in names], dtype=np.int32)
+
+
+def _examples_per_epoch(source: Source, split: str) -> float:
+    """The product of the two numbers in dataset.json, after a comparison with the shards."""
+    metadata = source.metadata
+    groups = sum(len(shard.group_indices) - 1 for shard in source.shards)
+    puzzles = sum(len(shard.puzzle_identifiers) for shard in source.shards)
+    mean = sum(len(shard.inputs) for shard in source.shards) / max(1, puzzles)
+    # the recorded mean is used, so that its rounding in published files does not change the length of a run
+    if metadata.total_groups != groups or not math.isclose(metadata.mean_puzzle_examples, mean, rel_tol=1e-6):
+        raise UserError(
+            f"{source.root / split / 'dataset.json'}: total_groups {metadata.total_groups} and mean_puzzle_examples "
+            f"{metadata.mean_puzzle_examples:g}, but the shards hold {groups} groups with a mean of {mean:g} examples "
+            "in a puzzle. Build the data set again."
+        )
+    return metadata.total_groups * metadata.mean_puzzle_examples
 
 
 def _next_ids(first_free: int, metadata: PuzzleDatasetMetadata) -> np.ndarray:

@@ -21,21 +21,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dataset.tasks import build_commands, check_task_name
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError
+from utils.file_names import safe_name
+from utils.files import check_regular_file
+from utils.text_files import read_json, read_text
 
 BLANK_IDENTIFIER = "<blank>"
+BUILD_AGAIN = "Build the data set again."
 ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
+_MARKS = ("identifiers.json", "train/dataset.json", "test/dataset.json")  # a data set has at least one of these
 _VALUES_PER_CHECK = 1 << 26  # token values checked at once, to bound memory use with memory-mapped shards
 
 
 class PuzzleDatasetMetadata(BaseModel):
     """`dataset.json` of one split, with the published field names and order."""
 
-    model_config = ConfigDict(extra="ignore")
+    # strict: no text or truth value in the place of a number
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
     pad_id: int
     ignore_label_id: int | None
@@ -48,6 +54,13 @@ class PuzzleDatasetMetadata(BaseModel):
     total_puzzles: int | None = None  # absent in older files
     sets: list[str] = Field(min_length=1)
     task: str | None = None  # name of the task; an addition that published files lack, see `dataset.tasks.task_of`
+
+    @field_validator("sets")
+    @classmethod
+    def _each_set_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"{names} names a set more than once")
+        return names
 
 
 @dataclass(frozen=True)
@@ -71,14 +84,21 @@ class Shard:
 def build_folder(output_dir: Path | str, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes `output_dir` if the block ends without an error.
 
-    So an interrupted build leaves no partial data set behind. An existing data set is replaced only with `overwrite`.
+    So an interrupted build leaves no partial data set behind. An existing data set is replaced only with `overwrite`,
+    and nothing else than a data set is ever replaced.
 
     Raises:
-        UserError: `output_dir` exists, is not empty, and `overwrite` is false.
+        UserError: `output_dir` exists and is not empty, and `overwrite` is false or it does not look like a data set.
     """
     output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())) and not overwrite:
-        raise UserError(f"{output_dir} exists and is not empty. Choose another --output-dir, or pass --overwrite.")
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        if not overwrite:
+            raise UserError(f"{output_dir} exists and is not empty. Choose another --output-dir, or pass --overwrite.")
+        if not any((output_dir / name).is_file() for name in _MARKS):
+            raise UserError(
+                f"--overwrite: {output_dir} does not look like a data set (it has none of {', '.join(_MARKS)}), so it "
+                "is not deleted. Choose another --output-dir, or delete it yourself."
+            )
     output_dir = output_dir.resolve()  # for a symbolic link, replace its target
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = output_dir.parent / f".{output_dir.name}.building-{os.getpid()}"
@@ -86,10 +106,8 @@ def build_folder(output_dir: Path | str, overwrite: bool = False) -> Iterator[Pa
     temporary.mkdir()
     try:
         yield temporary
-        if output_dir.is_dir():
+        if output_dir.exists():
             shutil.rmtree(output_dir)
-        else:
-            output_dir.unlink(missing_ok=True)
         temporary.rename(output_dir)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -143,18 +161,22 @@ def load_metadata(root: Path | str, split: str) -> PuzzleDatasetMetadata:
     """Read `{root}/{split}/dataset.json`.
 
     Raises:
-        UserError: the file is missing or malformed, or names an unknown task.
+        UserError: the file is missing or malformed, names an unknown task, or a set that cannot be the name of a file.
     """
     path = Path(root) / split / "dataset.json"
     try:
-        metadata = PuzzleDatasetMetadata.model_validate_json(path.read_text())
+        check_regular_file(path, BUILD_AGAIN)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{path} is missing: {root} is not a data set with a {split!r} split. "
             f"Build one, for example with (each has --help)\n{build_commands(str(root))}"
         ) from None
-    except (ValidationError, UnicodeDecodeError) as error:
+    try:
+        metadata = PuzzleDatasetMetadata.model_validate_json(read_text(path))
+    except (ValidationError, UserError) as error:
         raise UserError(f"{path} is not a dataset.json: {error}. Build the data set again.") from None
+    for name in metadata.sets:
+        safe_name(name, f"{path}: sets")
     if metadata.task is not None:
         check_task_name(metadata.task, f"{path}: task")
     return metadata
@@ -169,10 +191,7 @@ def load_identifiers(root: Path | str) -> list[str] | None:
     path = Path(root) / "identifiers.json"
     if not path.exists():
         return None
-    try:
-        names = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}. Build the data set again.") from None
+    names = read_json(path, BUILD_AGAIN)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: expected a list of names. Build the data set again.")
     return names
@@ -196,11 +215,15 @@ def _open_shard(folder: Path, set_name: str) -> Shard:
     for name in ARRAYS:
         path = folder / f"{set_name}__{name}.npy"
         try:
+            check_regular_file(path, BUILD_AGAIN)
+        except OSError as error:
+            what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+            raise UserError(f"{path} {what}. {BUILD_AGAIN}") from None
+        try:
+            # a shape for which the file is too short is refused before any memory is taken
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing. Build the data set again.") from None
-        except (ValueError, OSError, EOFError) as error:
-            raise UserError(f"{path} is truncated or no .npy file ({error}). Build the data set again.") from None
+        except Exception as error:  # numpy evaluates the header, so one damaged byte can raise almost anything
+            raise UserError(f"{path} is truncated or no .npy file ({error}). {BUILD_AGAIN}") from None
         if not isinstance(arrays[name], np.ndarray):
             raise UserError(f"{path} is an archive, no .npy file. Build the data set again.")
     return Shard(name=set_name, folder=folder, **arrays)

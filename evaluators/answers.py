@@ -101,6 +101,12 @@ def answer_batches(
     return _Slots(head, iter(batches), slots, halting, keep_logits, fixed_sizes, max_steps).run()
 
 
+def fixed_size(slots: int, busy: int) -> int:
+    """The smallest of a few sizes, `slots` and its halves, that has room for `busy` <= `slots` examples."""
+    halves = (max(1, slots >> part) for part in range(int(math.log2(_SMALLEST_PART)), -1, -1))
+    return next(size for size in halves if size >= busy)
+
+
 class _Slots:
     """The slots, the unfinished batches, and which example is in which slot."""
 
@@ -159,10 +165,7 @@ class _Slots:
 
     def _size_for(self, busy: int) -> int:
         """How many slots to use for `busy` examples."""
-        if not self.fixed_sizes:
-            return busy
-        halves = (max(1, self.slots >> part) for part in range(int(math.log2(_SMALLEST_PART)), -1, -1))
-        return next(size for size in halves if size >= busy)
+        return fixed_size(self.slots, busy) if self.fixed_sizes else busy
 
     def _shrink(self, size: int, idle: list[int]) -> list[int]:
         """Drop idle slots until `size` are left; returns the idle slots that remain."""

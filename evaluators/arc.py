@@ -12,11 +12,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dataset.shards import PuzzleDatasetMetadata, load_identifiers
+from dataset.shards import BUILD_AGAIN, PuzzleDatasetMetadata, load_identifiers
 from dataset.tasks.arc.augmentation import parse_puzzle_name
 from dataset.tasks.arc.field import SEQ_LEN, VOCAB_SIZE, crop
 from dataset.tasks.arc.files import ArcTask, parse_task
 from utils.errors import UserError
+from utils.text_files import read_json
 
 # Kaggle's own placeholder for an attempt that was not made.
 NO_ATTEMPT = [[0, 0], [0, 0]]
@@ -317,12 +318,9 @@ def _rank(candidate: Candidate) -> tuple[int, float, Arrival]:
 
 
 def _load_test_tasks(path: Path) -> list[ArcTask]:
-    try:
-        tasks = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise _not_arc(path) from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}). Build the data set again.") from None
+    if not path.exists():
+        raise _not_arc(path)
+    tasks = read_json(path, BUILD_AGAIN)
     if not isinstance(tasks, dict) or not tasks:
         raise UserError(f"{path}: expected an object, task id -> task. Build the data set again.")
     return [parse_task(name, task, str(path)) for name, task in tasks.items()]

@@ -33,6 +33,11 @@ class TrainingEvaluation:
             source.root: make_evaluators(config.evaluators, source.root, source.metadata) for source in split.sources
         }
 
+    @property
+    def _batch_size(self) -> int:
+        """Examples of a batch, over all ranks."""
+        return self.config.eval_batch_size or self.config.global_batch_size
+
     def notes_on_resume(self) -> list[str]:
         """Notes on what a resume loses from earlier evaluations."""
         if any((evaluator.model_extra or {}).get("aggregated_voting") for evaluator in self.config.evaluators):
@@ -49,7 +54,7 @@ class TrainingEvaluation:
             config.evaluators,
             device=self.device,
             ranks=self.ranks,
-            global_batch_size=config.eval_batch_size or config.global_batch_size,
+            global_batch_size=self._batch_size,
             max_examples=config.eval_max_examples,
             halting=rule,
             max_steps=config.eval_halt_max_steps,
@@ -69,4 +74,5 @@ class TrainingEvaluation:
         """Draw how a test example is solved to `path`. Returns a picture for the terminal; None if there is none."""
         candidates = min(_PICTURE_CANDIDATES, self.config.global_batch_size)
         source, max_steps = self.split.sources[0], self.config.eval_halt_max_steps
-        return picture_example(head, source, self.device, path, candidates, max_steps)
+        slots = -(-self._batch_size // self.ranks.world_size) if head.model.compiled else None
+        return picture_example(head, source, self.device, path, candidates, max_steps, slots)

@@ -16,7 +16,7 @@ from dataset.puzzle_dataset import Batch, EvalBatches, PuzzleSplit, Source
 from dataset.shards import PuzzleDatasetMetadata
 from dataset.tasks import load_task, task_of
 from dataset.tasks.task import Task
-from evaluators.answers import MODEL_INPUTS, PREDICTIONS, HaltRule, answer_batches
+from evaluators.answers import MODEL_INPUTS, PREDICTIONS, HaltRule, answer_batches, fixed_size
 from evaluators.picture import save_png
 from evaluators.rules import Rules
 from evaluators.solving import Solving
@@ -24,6 +24,7 @@ from evaluators.terminal import in_terminal
 from models.losses import ACTLossHead, Score
 from utils.distributed import Ranks, sum_over_ranks
 from utils.errors import UserError, did_you_mean
+from utils.file_names import safe_name
 from utils.functions import load_class
 from utils.settings import EvaluatorConfig
 
@@ -46,7 +47,7 @@ class Evaluator(Protocol):
 
 @dataclass
 class EvaluationResult:
-    """The result for one set."""
+    """The result for one set. What compares with labels is empty if no example has one."""
 
     metrics: dict[str, float]  # accuracy, exact_accuracy, q_halt_accuracy, steps, losses: means over labelled examples
     count: int  # labelled examples
@@ -178,7 +179,10 @@ def _labels(roots: Sequence[Path]) -> list[str]:
     """Short names that tell the data sets apart; a single one needs none."""
     if len(roots) == 1:
         return [""]
-    names = [root.name for root in roots]
+    # `..` and `.` name other folders, and the labels become folders
+    names = [root.name if root.name not in ("", "..") else root.resolve().name for root in roots]
+    for root, name in zip(roots, names, strict=True):
+        safe_name(name, f"{root}: results are kept in a folder named after it;")
     return [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names)]
 
 
@@ -233,11 +237,12 @@ def evaluate_set(
         task_metrics |= metrics or {}
 
     labelled = int(total.pop("count"))
-    count = max(labelled, 1)
     examples = int(total.pop("examples"))
-    after = {key: [total.pop(f"{key}/{step}") / count for step in range(steps)] for key in ("exact", "accuracy")}
+    if not labelled:
+        return EvaluationResult({}, 0, examples, [], [], task_metrics)
+    after = {key: [total.pop(f"{key}/{step}") / labelled for step in range(steps)] for key in ("exact", "accuracy")}
     return EvaluationResult(
-        metrics={key: value / count for key, value in total.items()},
+        metrics={key: value / labelled for key, value in total.items()},
         count=labelled,
         examples=examples,
         exact_accuracy_after_step=after["exact"],
@@ -247,35 +252,62 @@ def evaluate_set(
 
 
 def solve_example(
-    head: ACTLossHead, source: Source, device: torch.device, candidates: int = 64, max_steps: int | None = None
+    head: ACTLossHead,
+    source: Source,
+    device: torch.device,
+    candidates: int = 64,
+    max_steps: int | None = None,
+    slots: int | None = None,
 ) -> dict[str, Tensor]:
     """How an example is solved, step by step, for a picture.
 
     Of the first `candidates` examples it takes the one that is solved last, because that one shows the most.
+
+    Args:
+        head, source, device, max_steps: see `evaluate_split`.
+        candidates: number of examples to choose from.
+        slots: for a compiled model, the examples of a batch in the evaluations of this process. The batches here then
+            have a size that they had, so that nothing is compiled for the picture. None: one batch of all candidates.
 
     Returns:
         {inputs, labels [seq], answers [steps, seq], q_halt [steps]}.
     """
     arrays = EvalBatches(source, source.shards[0], candidates)[0]
     data = {key: torch.from_numpy(arrays[key]).to(device) for key in MODEL_INPUTS}
+    count = len(data["inputs"])
+    size = count if slots is None else fixed_size(slots, min(slots, len(source.shards[0].inputs)))
     was_training = head.training
     head.eval()
-    answers, halts, exact = [], [], []
-    with torch.inference_mode():
-        for _, outputs in head.model.answer_steps(data, max_steps):
-            score = Score(outputs["logits"].argmax(-1), outputs["q_halt_logits"], data["labels"])
-            answers.append(score.preds)
-            halts.append(outputs["q_halt_logits"].sigmoid())
-            exact.append(score.exact & score.labelled)
+    parts = [_solve(head, data, torch.arange(start, start + size), max_steps) for start in range(0, count, size)]
     head.train(was_training)
-    wrong_steps = (~torch.stack(exact)).sum(0)  # [candidates]
+    answers, halts, exact = (torch.cat(values, 1)[:, :count] for values in zip(*parts, strict=True))
+    wrong_steps = (~exact).sum(0)  # [candidates]
     chosen = int(wrong_steps.where(exact[-1], -1).argmax())
     return {
         "inputs": data["inputs"][chosen].cpu(),
         "labels": data["labels"][chosen].cpu(),
-        "answers": torch.stack(answers)[:, chosen].cpu(),
-        "q_halt": torch.stack(halts)[:, chosen].float().cpu(),
+        "answers": answers[:, chosen].cpu(),
+        "q_halt": halts[:, chosen].float().cpu(),
     }
+
+
+def _solve(
+    head: ACTLossHead, data: dict[str, Tensor], rows: Tensor, max_steps: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Answers [steps, rows, seq], halting probabilities and exactness [steps, rows] of `rows` of `data`.
+
+    Rows beyond the end stand for the last one, to fill a batch.
+    """
+    rows = rows.clamp(max=len(data["inputs"]) - 1).to(data["inputs"].device)
+    part = {key: values[rows] for key, values in data.items()}
+    answers, halts, exact = [], [], []
+    with torch.inference_mode():
+        for _, outputs in head.model.answer_steps(part, max_steps):
+            score = Score(outputs["logits"].argmax(-1), outputs["q_halt_logits"], part["labels"])
+            answers.append(score.preds)
+            halts.append(outputs["q_halt_logits"].sigmoid())
+            exact.append(score.exact & score.labelled)
+    return torch.stack(answers), torch.stack(halts), torch.stack(exact)
 
 
 def picture_example(
@@ -285,8 +317,9 @@ def picture_example(
     path: Path,
     candidates: int = 64,
     max_steps: int | None = None,
+    slots: int | None = None,
 ) -> str | None:
-    """Draw how an example is solved (see `solve_example`) to a PNG at `path`.
+    """Draw how an example is solved (see `solve_example`, also for the arguments) to a PNG at `path`.
 
     Returns:
         A picture for the terminal; None if this kind of data (such as mazes that are not square) cannot be drawn.
@@ -298,7 +331,7 @@ def picture_example(
         look = task.of(source.metadata.seq_len, source.metadata.vocab_size).look()
     except UserError:
         return None
-    tensors = solve_example(head, source, device, candidates, max_steps)
+    tensors = solve_example(head, source, device, candidates, max_steps, slots)
     solving = Solving(look, **{name: np.asarray(tensor) for name, tensor in tensors.items()})
     save_png(solving, path)
     return f"\n{in_terminal(solving, color=sys.stdout.isatty())}\n\npicture: {path}"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.inner import InnerModel, Level, RecursionConfig
-from utils.machine import COMPILE_OPTIONS
+from utils.machine import COMPILE_OPTIONS, to_device
 
 
 @dataclass
@@ -208,7 +208,7 @@ class ACTModel(nn.Module):
     def _min_steps(self, steps: Tensor, given: Tensor | None) -> Tensor:
         if given is None:
             given = draw_min_steps(len(steps), self.config.halt_max_steps, self.config.halt_exploration_prob)
-        return given.to(steps.device)
+        return to_device(given, steps.device)
 
 
 def _where(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:

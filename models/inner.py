@@ -22,6 +22,7 @@ from models.layers import (
 )
 from models.sparse_embedding import SparsePuzzleEmbedding
 from models.view import View
+from utils.constants import MAX_ACT_STEPS
 from utils.schema import Schema
 
 FORWARD_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
@@ -47,25 +48,25 @@ class RecursionConfig(Schema):
     recompute: bool = False
     """Keep only the input of each block for the backward pass, which recomputes the rest."""
 
-    hidden_size: int = Field(default=512, ge=1)
+    hidden_size: int = Field(default=512, ge=1, le=65_536)
     """Width of the latents."""
-    num_heads: int = Field(default=8, ge=1)
+    num_heads: int = Field(default=8, ge=1, le=65_536)
     """Attention heads, each hidden_size // num_heads wide."""
-    H_layers: int = Field(default=0, ge=0)
+    H_layers: int = Field(default=0, ge=0, le=1000)
     """Layers of the level that updates the answer."""
-    L_layers: int = Field(default=2, ge=0)
+    L_layers: int = Field(default=2, ge=0, le=1000)
     """Layers of the level that updates the reasoning latent; in TRM, of the only level."""
-    H_cycles: int = Field(default=3, ge=1)
+    H_cycles: int = Field(default=3, ge=1, le=10_000)
     """Updates of the answer per step; all but the last run without gradient."""
-    L_cycles: int = Field(default=6, ge=1)
+    L_cycles: int = Field(default=6, ge=1, le=10_000)
     """Updates of the reasoning latent per update of the answer."""
-    rope_theta: float = Field(default=10000.0, gt=0)
+    rope_theta: float = Field(default=10000.0, gt=0, le=1e12)
     """Base of the rotary frequencies."""
-    rms_norm_eps: float = Field(default=1e-5, ge=0)
+    rms_norm_eps: float = Field(default=1e-5, ge=0, le=1)
     """Added to the mean square in RMS norms."""
     forward_dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
     """Dtype that the recursion computes in; auto: one that is fast on the device. Weights stay in float32."""
-    halt_max_steps: int = Field(default=16, ge=1)
+    halt_max_steps: int = Field(default=16, ge=1, le=MAX_ACT_STEPS)
     """Maximum number of ACT steps of an example."""
     halt_exploration_prob: float = Field(default=0.1, ge=0, le=1)
     """Probability, in training, that an example must take a random number of steps before it may halt."""
@@ -98,15 +99,15 @@ class ReasonerConfig(RecursionConfig):
     batch_size: int | None = None
     """Published configurations contain it; nothing here depends on it."""
 
-    expansion: float = Field(default=4.0, gt=0)
+    expansion: float = Field(default=4.0, gt=0, le=1024)
     """Sets the inner width of each SwiGLU: two thirds of expansion * hidden_size, rounded up to a multiple of 256."""
     pos_encodings: Literal["rope", "learned", "none"] = "rope"
     """Position encoding: rope (rotary), learned (an embedding), or none."""
     mlp_t: bool = False
     """Mix positions with an MLP instead of attention."""
-    puzzle_emb_ndim: int = Field(default=0, ge=0)
+    puzzle_emb_ndim: int = Field(default=0, ge=0, le=1 << 20)
     """Width of the puzzle embedding; 0: none."""
-    puzzle_emb_len: int = Field(default=0, ge=0)
+    puzzle_emb_len: int = Field(default=0, ge=0, le=65_536)
     """Tokens that the puzzle embedding occupies before the question; 0: as many as its width needs."""
     no_ACT_continue: bool = True
     """Halt on q_halt > 0; false: also learn the value of continuing, and halt on q_halt > q_continue."""

@@ -130,7 +130,9 @@ def load_model(
     rows = checkpoint.puzzle_rows or 1
     head = make_head(arch, vocab_size or checkpoint.vocab_size, seq_len or checkpoint.seq_len, rows, data)
     check_fits(checkpoint.weights, head, checkpoint.path)
-    head.load_state_dict(checkpoint.weights, assign=True)  # the file stays memory-mapped: a large table is not copied
+    dtypes = {name: value.dtype for name, value in head.state_dict().items()}
+    weights = {name: value.to(dtypes[name]) for name, value in checkpoint.weights.items()}
+    head.load_state_dict(weights, assign=True)  # without a copy of a large table, which stays memory-mapped
     return head.to(machine.device).requires_grad_(False).eval()
 
 

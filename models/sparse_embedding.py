@@ -80,10 +80,37 @@ class SparseSignSGD(Optimizer):
             ids = _all_gather(torch.cat([ids for ids, _ in collected]))
             gradients = _all_gather(torch.cat([gradient for _, gradient in collected]))
             collected.clear()
-            unique, inverse = ids.unique(return_inverse=True)
-            summed = gradients.new_zeros(len(unique), gradients.shape[1]).index_add_(0, inverse, gradients)
-            rows = embedding.weights[unique].mul_(1 - lr * weight_decay).add_(summed.sign_(), alpha=-lr)
-            embedding.weights[unique] = rows
+            ids, summed = sums_by_id(ids, gradients)
+            rows = embedding.weights[ids].mul_(1 - lr * weight_decay).add_(summed.sign_(), alpha=-lr)
+            embedding.weights[ids] = rows  # an id that occurs several times writes the same row each time
+
+
+def sums_by_id(ids: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the values of equal ids, in the order in which they occur.
+
+    All shapes are those of the arguments, so a GPU need not be waited for, and the order of the sums is fixed, so all
+    ranks get the same bits.
+
+    Args:
+        ids: int [batch].
+        values: [batch, width].
+
+    Returns:
+        The ids in ascending order, [batch], and for each of them the sum of all values with this id, [batch, width].
+    """
+    ids, order = ids.sort(stable=True)
+    starts = torch.ones_like(ids, dtype=torch.bool)
+    starts[1:] = ids[1:] != ids[:-1]
+    segment = starts.cumsum(0) - 1  # [batch]: the index of the id among the different ids
+    values = values[order]
+    if values.device.type == "mps":  # it has no segment_reduce, and only one rank
+        sums = torch.zeros_like(values).index_add_(0, segment, values)
+    else:
+        # as many segments as rows; those at the end are empty
+        lengths = torch.zeros_like(segment).scatter_add_(0, segment, torch.ones_like(segment))
+        # unsafe: the check that the lengths fit would wait for the device
+        sums = torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=True, initial=0)
+    return ids, sums[segment]
 
 
 def _all_gather(x: Tensor) -> Tensor:

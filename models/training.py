@@ -1,6 +1,6 @@
 """The state of a training run, and one training step; both training programs use it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from models.losses import ACTLossHead
 from models.sparse_embedding import SparseSignSGD
 from utils.distributed import GradientSum, Ranks, SummedScalars, gather_rows
 from utils.errors import UserError
+from utils.machine import to_device
 from utils.optimizers import AdamATan2, learning_rate, make_optimizer
 from utils.random_streams import Stream
 from utils.settings import OptimizationConfig
@@ -137,7 +138,7 @@ class TrainState:
         self.step += 1
         if not self.carries:
             self.carries = [self.head.initial_carry(micro) for micro in self._micro_batches(batch)]
-        min_steps = self._exploration()
+        min_steps = self._exploration(batch["inputs"].device)
         sums: dict[str, Tensor] = {}
         for index, micro in enumerate(self._micro_batches({**batch, "min_steps": min_steps})):
             own_minimum = micro.pop("min_steps")
@@ -178,8 +179,8 @@ class TrainState:
         starts = range(0, self.local_batch_size, size)
         return [{name: value[start : start + size] for name, value in batch.items()} for start in starts]
 
-    def _exploration(self) -> Tensor:
-        """Minimum steps of this rank's slots, drawn for the global batch from (seed, step), so there is no state."""
+    def _exploration(self, device: torch.device) -> Tensor:
+        """Minimum steps of this rank's slots, on `device`; a draw for the global batch from (seed, step), no state."""
         seed = int(
             np.random.SeedSequence((self.config.seed, Stream.EXPLORATION, self.step)).generate_state(1, np.uint64)[0]
         )
@@ -189,7 +190,7 @@ class TrainState:
             self.config.global_batch_size, model.halt_max_steps, model.halt_exploration_prob, generator
         )
         start = self.ranks.rank * self.local_batch_size
-        return drawn[start : start + self.local_batch_size]
+        return to_device(drawn[start : start + self.local_batch_size], device)
 
     # -- saving and resuming ----------------------------------------------------------------------------------------
 
@@ -198,10 +199,9 @@ class TrainState:
 
         Collective: every rank must call it. The result is empty on all ranks but rank 0.
         """
-        carry = _concatenate(self.carries).map(gather_rows) if self.carries else None
+        whole = vars(_gather(self.carries)) if self.carries else None
         if not self.ranks.is_main:
             return {}  # only rank 0 writes
-        whole = None if carry is None else vars(carry.map(lambda x: x.cpu()))
         return {
             "step": self.step,
             "parameters": {name: p.detach().cpu() for name, p in self.parameters.items()},
@@ -230,12 +230,21 @@ class TrainState:
                 self.carries.append(whole.map(lambda x, s=start: x[s : s + size].clone().to(device)))
 
 
-def _concatenate(carries: list[Carry]) -> Carry:
+def _gather(carries: list[Carry]) -> Carry:
+    """The carry of all slots of all ranks, on the CPU of rank 0; on other ranks it holds None. Collective.
+
+    One tensor at a time, so a device holds no second carry.
+    """
+    first = carries[0]
+
+    def gathered(rows: Iterable[Tensor]) -> Any:
+        return gather_rows(torch.cat(list(rows)))
+
     return Carry(
-        states={name: torch.cat([c.states[name] for c in carries]) for name in carries[0].states},
-        steps=torch.cat([c.steps for c in carries]),
-        halted=torch.cat([c.halted for c in carries]),
-        current_data={name: torch.cat([c.current_data[name] for c in carries]) for name in carries[0].current_data},
+        states={name: gathered(c.states[name] for c in carries) for name in first.states},
+        steps=gathered(c.steps for c in carries),
+        halted=gathered(c.halted for c in carries),
+        current_data={name: gathered(c.current_data[name] for c in carries) for name in first.current_data},
     )
 
 

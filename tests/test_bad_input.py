@@ -117,6 +117,23 @@ def test_corrupted_checkpoint(data: Path, trained: Path, tmp_path: Path):
     refused("evaluate", [f"load_checkpoint={copy / 'step_2'}", "device=cpu"], "corrupted or no checkpoint")
 
 
+@pytest.mark.parametrize("folder", ["/dev/null/run", "/proc/run"])
+def test_a_run_folder_that_cannot_be_made_is_named(data: Path, folder: str):
+    refused("pretrain", tiny(data, Path(folder)), f"{folder} cannot be written", "Choose another checkpoint_path")
+
+
+def test_a_run_folder_that_cannot_be_written_is_named(data: Path, tmp_path: Path):
+    (tmp_path / "run" / "all_config.yaml").mkdir(parents=True)
+    refused("pretrain", tiny(data, tmp_path / "run"), f"{tmp_path / 'run'} cannot be written", "Is a directory")
+    (tmp_path / "other" / "code" / "models" / "act.py" / "act.py").mkdir(parents=True)
+    refused("pretrain", tiny(data, tmp_path / "other"), f"{tmp_path / 'other'} cannot be written", "act.py")
+
+
+def test_results_that_cannot_be_written_are_refused_before_the_work(trained: Path):
+    args = [f"load_checkpoint={trained / 'step_2'}", "device=cpu", "save_path=/dev/null/x"]
+    refused("evaluate", args, "/dev/null/x cannot be written", "Choose another save_path")
+
+
 def test_a_run_does_not_write_over_another(data: Path, trained: Path):
     refused("pretrain", tiny(data, trained), "already holds checkpoints", "load_checkpoint=latest")
 

@@ -7,6 +7,7 @@ import pytest
 from tests.runs import start, tiny, write_sudoku
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("augmentation", [None, "sudoku"])
 def test_the_run_is_the_same(tmp_path: Path, augmentation: str | None):
     data = write_sudoku(tmp_path / "data", groups=12, tests=5)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from generate import read_prompts
 from models.inner import Level
 from models.text.causal import DampedBlock
 from models.text.generation import Continuation, Sampling, continue_texts, draw
@@ -16,6 +17,8 @@ from models.text.model import TextModel
 from tests.evaluators.test_language import CPU, SEQ, VOCAB, small_head
 from tests.runs import outcome, refused, start, tiny, write_sudoku
 from tests.text_runs import tiny_text, write_text
+from utils.errors import UserError
+from utils.settings import GenerateConfig
 
 EOS = VOCAB - 1
 PROMPTS = [[3, 1, 4], [2], [7, 7, 7, 1, 0, 5]]
@@ -52,6 +55,7 @@ def greedy_by_hand(model: TextModel, prompt: list[int], count: int, halting: boo
 # -- drawing -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("halting", [False, True])
 def test_greedy_is_a_naive_loop(model: TextModel, halting: bool):
     # 20 new tokens after up to 6 go beyond the 12 that the model sees
@@ -112,6 +116,17 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(temperature: float, top_
 # -- generate.py -------------------------------------------------------------------------------------------------------
 
 
+def test_prompts_are_the_lines_of_the_file_as_they_stand(tmp_path: Path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffTim\u2028saw\r\n \r\nfu\u0308r\x85Anna".encode())
+    config = GenerateConfig(load_checkpoint="mine", prompts=["Once"], prompts_file=str(path))
+    assert read_prompts(config) == ["Once", "Tim\u2028saw", "fu\u0308r\x85Anna"]
+    for content in (b"caf\xe9", b"a\n\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"prompts_file=.*prompts.txt is not in UTF-8: byte .*one prompt a line"):
+            read_prompts(config)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a tiny model that has learned something of its stories."""
@@ -147,6 +162,7 @@ def test_a_trained_model_ends_its_stories(trained: Path, tmp_path: Path):
     assert str(tmp_path / "out.jsonl") in output
 
 
+@pytest.mark.thorough
 def test_a_line_of_the_file(trained: Path, tmp_path: Path):
     more = ["temperature=0.7", "top_k=5", "seed=3", "max_new_tokens=4", "halting=true", "halt_max_steps=5"]
     start("generate.py", asked(trained, tmp_path / "out.jsonl", *more), tmp_path)
@@ -158,8 +174,9 @@ def test_a_line_of_the_file(trained: Path, tmp_path: Path):
     assert record == expected
 
 
+@pytest.mark.thorough
 def test_a_sweep_is_every_combination_in_any_batches(trained: Path, tmp_path: Path):
-    (tmp_path / "prompts.txt").write_text("Tim saw\n\nThe end\n")
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbfTim saw\r\n\r\nThe end\r\n")  # as editors on Windows do
     sweep = ["temperature=[0,1.0]", "top_k=[3,null]", "seed=[0,1]", "prompts_file=prompts.txt", "max_new_tokens=6"]
     for size in (1, 5):
         start("generate.py", asked(trained, tmp_path / f"{size}.jsonl", *sweep, f"batch_size={size}"), tmp_path)
@@ -184,6 +201,7 @@ def test_without_a_name_the_file_is_numbered(trained: Path, tmp_path: Path):
     [
         ("prompts=[]", ["there is no prompt", "prompts_file=FILE"]),
         ("prompts_file=nowhere.txt", ["prompts_file=nowhere.txt", "one prompt a line"]),
+        ("prompts_file=/dev/null", ["/dev/null is a device, expected a regular file", "one prompt a line"]),
         ("temperature=-1", ["temperature.0=-1", "greater than or equal to 0"]),
         ("top_k=0", ["top_k.0=0", "greater than or equal to 1"]),
         ("seed=[]", ["seed=[]", "at least 1 item"]),

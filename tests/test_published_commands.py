@@ -57,6 +57,7 @@ def test_published_sizes():
     assert sum(p.numel() for p in head.parameters()) == 5_028_866
 
 
+@pytest.mark.thorough
 def test_sweep_in_one_process(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=12, tests=5)
     args = tiny(data, tmp_path / "run", max_steps=2)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs import different, kill_at, metrics, start, tiny, write_sudoku
+from tests.runs import different, kill_at, metrics, outcome, refused, start, tiny, write_sudoku
 from utils.checkpoint import load_train_state, train_state_path, weights_path
 
 STEPS = 60
@@ -48,3 +48,21 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path):
     for one, two in zip(metrics(whole), metrics(parts), strict=True):
         assert one["train/lm_loss"] == pytest.approx(two["train/lm_loss"], rel=1e-5)
         assert one["train/count"] == two["train/count"]
+
+
+@pytest.mark.thorough
+def test_a_run_goes_on_with_moved_data_and_more_epochs_as_if_both_had_been_so(tmp_path: Path):
+    data = write_sudoku(tmp_path / "data", groups=18, tests=7)
+    settings = {"epochs": 6, "eval_interval": 3}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    start("pretrain.py", tiny(data, whole, **settings), tmp_path)
+    start("pretrain.py", tiny(data, parts, **settings | {"epochs": 3}), tmp_path)
+    moved = tiny(data.rename(tmp_path / "moved"), parts, **settings, load_checkpoint="latest")
+    output = start("pretrain.py", moved, tmp_path)
+    assert "changed since the checkpoint: epochs: 3 before, 6 now" in output
+    assert metrics(whole) == metrics(parts)
+    status, output = outcome("pretrain", [*moved, "lr_min_ratio=0.1", "epochs=9"])
+    assert (status, "epochs: 6 before, 9 now" in output) == (2, True)
+    (parts / "train_data.json").unlink()
+    (tmp_path / "moved").rename(data)
+    refused("pretrain", tiny(data, parts, **settings, load_checkpoint="latest"), "data_paths: ", "moved'] before")

@@ -65,3 +65,16 @@ def test_offline_run_and_resume(tmp_path: Path):
     assert {"perf/examples_per_second", "perf/step_ms"} <= logged
     steps = [history.step.num for history in found["history"]]
     assert steps == list(range(1, 10))
+
+
+@pytest.mark.thorough
+def test_a_run_that_diverges_has_failed(tmp_path: Path):
+    data = write_sudoku(tmp_path / "data", groups=12, tests=5)
+    for lr, weight_decay, status in ((1e-3, 0.1, 0), (1000, 1000, 2)):
+        folder = tmp_path / f"run{status}"
+        settings = {"wandb_mode": "offline", "eval_interval": 20, "max_steps": 8, "lr_warmup_steps": 0}
+        settings |= {"lr": lr, "weight_decay": weight_decay}
+        output, ended = start_process(command("pretrain.py", tiny(data, folder, **settings)), tmp_path)
+        assert ended == status, output
+        assert ("training has diverged" in output) == bool(status)
+        assert [end.exit_code for end in records(folder)["exit"]] == [min(status, 1)]

@@ -8,7 +8,6 @@ is written after the weights, so if it exists, the weights exist too.
 
 import os
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.torch_file import load_torch_file
 
 COMPILED_PREFIX = "_orig_mod."  # published weights come from a compiled model; the published code expects this
 TRAIN_STATE_SUFFIX = "_train_state.pt"
@@ -53,6 +53,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     state = _load(path)
     if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise UserError(f"{path} is no weights file: expected a dictionary of tensors.{_train_state_hint(path)}")
+    for name, value in state.items():
+        if not _holds_its_values(value):
+            raise UserError(
+                f"{path} is no weights file: {name} claims the shape {list(value.shape)}, and the file does not hold "
+                "as many values. Load another step."
+            )
     names = {name: name.removeprefix(COMPILED_PREFIX) for name in state}
     return {new if new.startswith("model.") else f"model.{new}": state[old] for old, new in names.items()}
 
@@ -100,7 +106,8 @@ def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path, skip: tu
         skip: names whose shapes may differ.
 
     Raises:
-        UserError: names or shapes differ; the message lists the first few differences.
+        UserError: names or shapes differ, or values are of another kind, such as whole numbers where the model has
+            floating point, of whatever precision; the message lists the first few differences.
     """
     mine = module.state_dict()
     missing = [name for name in mine if name not in state]
@@ -110,10 +117,16 @@ def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path, skip: tu
         for name, value in mine.items()
         if name in state and name not in skip and state[name].shape != value.shape
     ]
+    dtypes = [
+        f"{name} is {state[name].dtype}, the model's {value.dtype}"
+        for name, value in mine.items()
+        if name in state and not _may_be_cast(state[name].dtype, value.dtype)
+    ]
     differences = [
         *(f"it lacks {name}" for name in missing),
         *(f"it has {name}, which the model lacks" for name in foreign),
         *shapes,
+        *dtypes,
     ]
     if differences:
         more = f"\n  and {len(differences) - 4} more" if len(differences) > 4 else ""
@@ -121,6 +134,18 @@ def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path, skip: tu
             f"{path} holds another architecture:\n  " + "\n  ".join(differences[:4]) + more + "\n"
             "Set arch to what the all_config.yaml beside the checkpoint says."
         )
+
+
+def _may_be_cast(given: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether weights of one dtype may be loaded into another: floating point of any precision is the same kind."""
+    return given == wanted or (given.is_floating_point and wanted.is_floating_point)
+
+
+def _holds_its_values(value: Tensor) -> bool:
+    """Whether a tensor is an ordinary one with all its values, not a few of them repeated by its strides."""
+    if value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _train_state_steps(folder: Path) -> list[int]:
@@ -151,20 +176,16 @@ def _save(content: object, path: Path) -> None:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except (FileNotFoundError, IsADirectoryError):
+        if path.is_dir():
+            raise FileNotFoundError
+        content = load_torch_file(path, "Load another step.")
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"load_checkpoint: there is no file {path}.{_train_state_hint(path)}") from None
-    except Exception as error:  # a damaged pickle can raise anything
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is corrupted or no checkpoint ({first_line}). Load another step.") from None
+    except OSError as error:
+        raise UserError(f"load_checkpoint: {path} cannot be read ({error}). Load another step.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}.")
     return content
-
-
-def _is_zip(path: Path) -> bool:
-    """Whether `path` is a zip archive; files from torch before 1.6 are not, and cannot be memory-mapped."""
-    return path.is_file() and zipfile.is_zipfile(path)
 
 
 def _train_state_hint(path: Path) -> str:

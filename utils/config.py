@@ -3,6 +3,7 @@
 Errors name each invalid key and say how to fix it.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -14,7 +15,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from utils.errors import UserError, did_you_mean
+from utils.files import read_bytes
 
+_LARGEST_CONFIG = 100_000  # values; ours have about 100
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -90,21 +93,57 @@ def _fields_at(schema: type[BaseModel], parents: list[Any]) -> Iterable[str]:
     return schema.model_fields
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes equal lists out again instead of referring to the first one, which `read_yaml` need not resolve then."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def write_yaml(path: Path, config: BaseModel) -> None:
     """Write a configuration in the format of the published all_config.yaml."""
-    path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=True))
+    path.write_text(yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=True))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read an all_config.yaml.
 
     Raises:
-        UserError: the file is not YAML or does not hold a mapping.
+        UserError: the file cannot be read, is not YAML, does not hold a mapping, or is too large with its aliases
+            written out.
     """
+    content = read_bytes(path, "Give the all_config.yaml of a run.")
+    loader = None
     try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {error}") from None
+        loader = yaml.SafeLoader(content.decode("utf-8"))
+        node = loader.get_single_node()
+        size = _size(node, {})
+        if size > _LARGEST_CONFIG:
+            raise UserError(
+                f"{path}: with its aliases (*name) written out it has more than {_LARGEST_CONFIG:,} values, so it is "
+                "not read. Write the values themselves."
+            )
+        values = None if node is None else loader.construct_document(node)
+    except UserError:
+        raise
+    except Exception as error:  # besides YAMLError, of values such as 2020-13-01 or of unhashable keys
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path} is not YAML: {what}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
     return values
+
+
+def _size(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """The number of values in `node` with all aliases written out; infinite if it holds itself."""
+    if node is None:
+        return 0
+    if id(node) not in known:
+        known[id(node)] = math.inf  # what an alias to a node inside itself finds
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        nodes = (part for item in parts for part in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_size(part, known) for part in nodes)
+    return known[id(node)]

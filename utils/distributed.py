@@ -223,12 +223,20 @@ def largest_over_ranks(value: float, device: torch.device) -> float:
     return float(largest)
 
 
-def gather_rows(tensor: Tensor) -> Tensor:
-    """The [rows, ...] tensors of all ranks, concatenated along the first axis without change of a bit. Collective."""
+def gather_rows(tensor: Tensor) -> Tensor | None:
+    """The [rows, ...] tensors of all ranks, concatenated along the first axis without change of a bit. Collective.
+
+    Returns:
+        On rank 0 the rows of all ranks, on the CPU; None on the other ranks, which receive nothing.
+    """
     if not dist.is_initialized():
-        return tensor
+        return tensor.cpu()
     # as bytes, because some backends do not support every dtype
     mine = tensor.contiguous().view(len(tensor), -1).view(torch.uint8)
-    whole = mine.new_empty(dist.get_world_size() * mine.shape[0], mine.shape[1])
-    dist.all_gather_into_tensor(whole, mine)
+    if dist.get_rank() != 0:
+        dist.gather(mine, dst=0)
+        return None
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.gather(mine, parts, dst=0)
+    whole = torch.cat([part.cpu() for part in parts])
     return whole.view(tensor.dtype).view(-1, *tensor.shape[1:])

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from utils.console import safe_console
+
 
 class UserError(ValueError):
     """Invalid input. The message says what was given, what is allowed, and how to fix it.
@@ -22,15 +24,21 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Run `main`; print a `UserError` as one message on stderr and exit with status 2."""
-    try:
-        main()
-    except UserError as error:
-        fail(error)
+    with safe_console():
+        try:
+            main()
+        except UserError as error:
+            fail(error)
 
 
 def fail(error: UserError) -> NoReturn:
     """Print the message of `error` to stderr and exit with status 2."""
+    print(error_message(error), file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+def error_message(error: UserError) -> str:
+    """The message of `error` for the terminal."""
     rank = os.environ.get("RANK", "0")
     where = f" (rank {rank})" if rank != "0" else ""
-    print(f"\nerror{where}: {error}", file=sys.stderr, flush=True)
-    sys.exit(2)
+    return f"\nerror{where}: {error}"

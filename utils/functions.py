@@ -26,13 +26,16 @@ def load_class(identifier: str, prefix: str = "models.") -> type:
         prefix: `models.` for architectures and losses, `evaluators.` for evaluators.
 
     Raises:
-        UserError: there is no such module or class; the message lists the alternatives.
+        UserError: there is no such module or class; the message lists the alternatives. Only modules below `prefix` are
+            imported, and only their own classes are found, because configurations come with checkpoints of others.
     """
     identifier = canonical_name(identifier)
     module_name, separator, class_name = identifier.partition("@")
     if not separator or not module_name or not class_name:
         raise UserError(f"{identifier!r} is no class name: write module@Class, for example losses@ACTLossHead.")
     module_name = prefix + module_name
+    if not all(part.isidentifier() for part in module_name.split(".")):  # such as a relative name
+        raise UserError(f"{identifier!r}: there is no module {module_name}. Write the names of packages with dots.")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -40,7 +43,7 @@ def load_class(identifier: str, prefix: str = "models.") -> type:
             raise  # the module exists, but one of its imports does not
         raise UserError(f"{identifier!r}: there is no module {module_name}.{_neighbours(module_name)}") from None
     value = getattr(module, class_name, None)
-    if not inspect.isclass(value):
+    if not inspect.isclass(value) or not value.__module__.startswith(prefix):
         own = [name for name, member in vars(module).items() if getattr(member, "__module__", "") == module_name]
         classes = [name for name in own if inspect.isclass(getattr(module, name))]
         raise UserError(

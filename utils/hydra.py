@@ -1,24 +1,30 @@
 """Composing configurations with Hydra, from the command line or from Python; only the settings class validates them."""
 
 import errno
+import os
 import sys
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import hydra
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from utils.compiling import fallback_note, forget_compiled
 from utils.config import plain, validate
+from utils.console import safe_console
 from utils.distributed import launched_ranks
-from utils.errors import UserError, did_you_mean, fail
+from utils.errors import UserError, did_you_mean, error_message, fail
+from utils.overrides import check_overrides, composition_error
 from utils.settings import EvaluateConfig, GenerateConfig, PretrainConfig, Settings, TextConfig
 from utils.settings_help import help_page
 
@@ -30,41 +36,121 @@ SCHEMAS: dict[str, type[Settings]] = {
     "cfg_evaluate": EvaluateConfig,
     "cfg_generate": GenerateConfig,
 }
+_FULL_ERROR = "HYDRA_FULL_ERROR"  # the variable with which Hydra shows tracebacks
 SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class JobFailedError(CompactHydraException):
+    """A job of a sweep failed, which has been printed already."""
+
+
+class _Failure(NamedTuple):
+    """How a job failed."""
+
+    message: str
+    status: int  # exit status: 2 for a `UserError`, else 1
 
 
 def hydra_main(config_name: str, schema: type[SettingsT], run: Callable[[SettingsT], object]) -> None:
     """Compose `config_name` with the overrides on the command line, validate it, and call `run` for each job.
 
-    A `UserError` ends the program with its message and status 2. `--help` prints a description of the program (the
-    docstring of the module that defines `run`) and all settings of `schema`.
+    A `UserError`, or a refusal of Hydra, ends the program with its message and status 2. If a job of a sweep fails, the
+    other jobs still run; at the end the failed ones are listed, and the status is 2, or 1 if a job failed with anything
+    but a `UserError`. With several ranks a failed job ends the sweep, because the ranks may be at different places.
+    `--help` prints a description of the program (the docstring of the module that defines `run`) and all settings of
+    `schema`.
     """
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        description = sys.modules[run.__module__].__doc__ or ""
-        print(help_page(description, schema, CONFIG_DIR, config_name, program_config(config_name)))
-        return
+    with safe_console():
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            description = sys.modules[run.__module__].__doc__ or ""
+            print(help_page(description, schema, CONFIG_DIR, config_name, program_config(config_name)))
+            return
+        failures: dict[str, _Failure] = {}
 
-    def job(config: DictConfig) -> None:
-        hydra_config = HydraConfig.get()
-        if hydra_config.mode == RunMode.MULTIRUN:
-            overrides = " ".join(override.removeprefix("++") for override in hydra_config.overrides.task)
-            launched_ranks().say(f"\njob {hydra_config.job.num} of the sweep: {overrides}")
+        def job(config: DictConfig) -> None:
+            _run_job(lambda: run(validate(schema, plain(config))), failures)
+
         try:
-            run(validate(schema, plain(config)))
+            check_overrides(sys.argv[1:], CONFIG_DIR)
+            sys.argv[1:] = [_lenient(argument) for argument in sys.argv[1:]]
+            with _hydra_raises():
+                hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
+        except JobFailedError:
+            pass  # it has printed its message, and is listed below
         except UserError as error:
             fail(error)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        except (HydraException, OmegaConfBaseException) as error:
+            if _FULL_ERROR in os.environ:
                 raise
-            fail(
-                UserError(
-                    f"the disk is full: {error}. Free some space and start again "
-                    "(training goes on with load_checkpoint=latest)."
-                )
-            )
+            fail(composition_error(error))
+        except SystemExit:
+            if not failures:
+                raise
+        if failures:
+            jobs = [f"  {name}: {failure.message.strip()}" for name, failure in failures.items() if name]
+            if jobs:
+                print("\n".join([f"failed jobs of the sweep: {len(jobs)}", *jobs]), file=sys.stderr, flush=True)
+            sys.exit(min(failure.status for failure in failures.values()))
 
-    sys.argv[1:] = [_lenient(argument) for argument in sys.argv[1:]]
-    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
+
+def _run_job(run: Callable[[], object], failures: dict[str, _Failure]) -> None:
+    """Run one Hydra job, and note in `failures` how it failed, by the name of the job (empty without a sweep).
+
+    Raises:
+        JobFailedError: a job of a sweep failed, and its message is in `failures`.
+        SystemExit: the only job failed, or one of several ranks.
+    """
+    hydra_config, name = HydraConfig.get(), ""
+    if hydra_config.mode == RunMode.MULTIRUN:
+        overrides = " ".join(override.removeprefix("++") for override in hydra_config.overrides.task)
+        name = f"job {hydra_config.job.num} of the sweep: {overrides}"
+        launched_ranks().say(f"\n{name}")
+    forget_compiled()
+    failure = _failure_of(run, in_sweep=bool(name))
+    note = fallback_note()
+    if note is not None:
+        launched_ranks().say(note)
+    if failure is None:
+        return
+    failures[name] = failure
+    print(failure.message, file=sys.stderr, flush=True)
+    if not name or launched_ranks().world_size > 1:
+        sys.exit(failure.status)
+    # raised here, where no traceback keeps the model of the failed job in memory for the rest of the sweep
+    raise JobFailedError
+
+
+def _failure_of(run: Callable[[], object], in_sweep: bool) -> _Failure | None:
+    """Run `run`: how it failed, or None. Outside a sweep, exceptions other than those of the user pass."""
+    try:
+        run()
+    except UserError as error:
+        return _Failure(error_message(error), 2)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            full = UserError(
+                f"the disk is full: {error}. Free some space and start again "
+                "(training goes on with load_checkpoint=latest)."
+            )
+            return _Failure(error_message(full), 2)
+        if not in_sweep:
+            raise
+        traceback.print_exc()
+        return _Failure(f"{type(error).__name__}: {error}", 1)
+    return None
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Within the block Hydra raises its errors, instead of printing them and ending the program."""
+    before = os.environ.get(_FULL_ERROR)
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_FULL_ERROR]
+        if before is not None:
+            os.environ[_FULL_ERROR] = before
 
 
 def compose(config_name: str, overrides: Iterable[str] = ()) -> Any:
@@ -82,14 +168,15 @@ def compose(config_name: str, overrides: Iterable[str] = ()) -> Any:
     Raises:
         UserError: there is no such configuration, or an override is invalid.
     """
-    schema = SCHEMAS[program_config(config_name)]
+    schema, overrides = SCHEMAS[program_config(config_name)], list(overrides)
+    check_overrides(overrides, CONFIG_DIR)
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             composed = hydra.compose(config_name, [_lenient(override) for override in overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"the configuration does not compose: {error}") from None
+        raise composition_error(error) from None
     finally:
         GlobalHydra.instance().clear()
         if running is not None:

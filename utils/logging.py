@@ -10,6 +10,7 @@ from typing import Any, TextIO, get_args
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.files import OTHER_FOLDER, check_regular_file, writing_to
 from utils.settings import WandbMode
 
 METRICS_FILE = "metrics.jsonl"
@@ -48,7 +49,7 @@ def _has_wandb_login() -> bool:
 
 
 class RunLog:
-    """The log of one run, with one line per step.
+    """The log of one run, with one line per step. As a context it closes itself and records whether the run failed.
 
     metrics.jsonl holds only what the run computes, so its bytes are the same however often the run is interrupted.
     Timings, which vary from run to run (such as examples per second), go to perf.jsonl and, as `perf/...`, to W&B.
@@ -76,8 +77,9 @@ class RunLog:
             shown: label in the progress bar -> name of the metric whose latest value it shows.
         """
         self._shown, self._latest = shown, {}
-        self._metrics = _open_for_append(folder / METRICS_FILE, first_step)
-        self._perf = _open_for_append(folder / PERF_FILE, first_step)
+        with writing_to(folder, OTHER_FOLDER):
+            self._metrics = _open_for_append(folder / METRICS_FILE, first_step)
+            self._perf = _open_for_append(folder / PERF_FILE, first_step)
         # in a log file, one line every 30 seconds is enough
         pace = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(total=total_steps, initial=first_step - 1, dynamic_ncols=True, desc="train", mininterval=pace)
@@ -127,13 +129,19 @@ class RunLog:
         """Print a line above the progress bar."""
         self._bar.write(text)
 
-    def close(self) -> None:
-        """Flush and close everything."""
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(failed=kind is not None)
+
+    def close(self, failed: bool = False) -> None:
+        """Flush and close everything, and tell W&B whether the run failed."""
         self._bar.close()
         self._metrics.close()
         self._perf.close()
         if self._wandb is not None:
-            self._wandb.finish()
+            self._wandb.finish(exit_code=int(failed))
 
 
 class SilentLog:
@@ -147,12 +155,18 @@ class SilentLog:
 
     def say(self, text: str) -> None: ...
 
-    def close(self) -> None: ...
+    def __enter__(self) -> "SilentLog":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 def _open_for_append(path: Path, first_step: int) -> TextIO:
     if path.exists():
-        kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) < first_step]
+        check_regular_file(path, "Remove it.")
+        kept = [
+            line for line in path.read_text(errors="replace").splitlines(keepends=True) if _step_of(line) < first_step
+        ]
         temporary = path.with_name(f".{path.name}.writing")
         temporary.write_text("".join(kept))
         temporary.replace(path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from utils.errors import UserError
 
@@ -43,6 +44,13 @@ class Machine:
     def choose_compile(self, work: float = 0) -> tuple[bool, str]:
         """(whether to compile, reason), for a run of `work` floating-point operations; see `choose_compile`."""
         return choose_compile(self.compile, self.device, work)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`, without waiting for what a GPU is computing, as copying ordinary host memory may do."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def choose_machine(

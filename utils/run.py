@@ -26,6 +26,7 @@ from utils.checkpoint import (
 from utils.config import write_yaml
 from utils.distributed import Ranks, barrier, broadcast_object
 from utils.errors import UserError
+from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
 from utils.run_folder import RunPlan, check_same_run, plan_run
 from utils.settings import TrainingConfig
@@ -168,19 +169,23 @@ def open_log(
         steps: the steps that will be run.
         shown: see `RunLog`.
         ranks: the rank of this process.
+
+    Raises:
+        UserError: the folder cannot be made or written.
     """
     wandb_mode, reason = choose_wandb_mode(config.wandb_mode)
     ranks.say(f"W&B: {wandb_mode} ({reason})")
     if not ranks.is_main:
         return SilentLog()
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    write_yaml(plan.folder / "all_config.yaml", config)
-    shutil.copytree(
-        REPOSITORY / "models",
-        plan.folder / "code" / "models",
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    with writing_to(plan.folder, OTHER_FOLDER):
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        write_yaml(plan.folder / "all_config.yaml", config)
+        shutil.copytree(
+            REPOSITORY / "models",
+            plan.folder / "code" / "models",
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
     return RunLog(
         plan.folder, steps.start, steps.stop - 1, config.model_dump(), plan.project, plan.name, plan.wandb_id,
         wandb_mode, shown,

@@ -11,6 +11,7 @@ from coolname import generate_slug
 from utils.checkpoint import TRAIN_STATE_SUFFIX, latest_step, load_train_state, train_state_path, weights_path
 from utils.config import read_yaml
 from utils.errors import UserError
+from utils.file_names import safe_path
 from utils.logging import new_wandb_id
 
 RUNS = Path("checkpoints")
@@ -56,17 +57,18 @@ def plan_run(
             if there is none yet. A train state or a run folder: resume it. A weights file: start a new run from these
             weights.
         checkpoint_path: the run folder, or None for checkpoints/{project}/{run_name}.
-        project: project name.
+        project: project name; like the name of the run, it may name sub-folders, such as `group/name`.
         run_name: run name, or None for a generated one.
         kind: short name of the architecture, for a generated run name.
         config: the whole configuration, by which `latest` recognises a run without a name.
         comparable: converts a saved configuration to the current format, so that the two can be compared.
 
     Raises:
-        UserError: there is nothing to resume, or a new run would overwrite an old one.
+        UserError: there is nothing to resume, a new run would overwrite an old one, or it would lie elsewhere than
+            below checkpoints/ without a checkpoint_path that says so.
     """
     name = run_name or f"{kind}-{generate_slug(2)}"
-    folder = Path(checkpoint_path) if checkpoint_path else RUNS / project / name
+    folder = Path(checkpoint_path) if checkpoint_path else _folder_of(project, name)
     new = RunPlan(folder, project, name, new_wandb_id(), note="a new run")
 
     if load_checkpoint == "latest":
@@ -103,6 +105,10 @@ def plan_run(
     return new
 
 
+def _folder_of(project: str, name: str) -> Path:
+    return RUNS / safe_path(project, "project_name") / safe_path(name, "run_name")
+
+
 def _taken(folder: Path) -> UserError:
     return UserError(
         f"{folder} already holds checkpoints. To go on with that run add load_checkpoint=latest; for a new one "
@@ -120,7 +126,12 @@ def _resume(source: Path, step: int, folder: Path) -> RunPlan:
             f"checkpoint_path for a run that branches off at step {step}, or go on with load_checkpoint=latest."
         )
     state = load_train_state(train_state_path(source, step))
-    run = state["run"]
+    run = state.get("run")
+    if not isinstance(run, dict) or not all(isinstance(run.get(key), str) for key in ("project", "name", "wandb_id")):
+        raise UserError(
+            f"{train_state_path(source, step)} does not say of which run it is. Load the weights beside it instead "
+            f"(load_checkpoint={weights_path(source, step)}), which starts a new run from them."
+        )
     wandb_id = os.environ.get("WANDB_RUN_ID") or run["wandb_id"]
     note = f"going on from step {step} of {source}"
     return RunPlan(folder, run["project"], run["name"], wandb_id, resume=(source, step), note=note)
@@ -145,18 +156,34 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str
     return {
         key: f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
         for key in sorted({*before, *now} - NOT_COMPUTED)
-        if before.get(key) != now.get(key)
+        if _comparable_value(key, before) != _comparable_value(key, now)
     }
+
+
+def _comparable_value(key: str, config: Mapping[str, Any]) -> Any:
+    """The value of a key; folders of data in their absolute spelling."""
+    value = config.get(key)
+    if key in ("data_paths", "data_paths_test") and isinstance(value, list):
+        return [os.path.realpath(path) for path in value]
+    return value
+
+
+def _is_only_longer(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a changed key only lengthens a run: all steps so far had the learning rates of the longer run."""
+    constant = before.get("lr_min_ratio") == now.get("lr_min_ratio") == 1 and not now.get("lr_warmup_ratio")
+    return key in ("epochs", "max_sequences") and constant and key in before and now[key] > before[key]
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], fixed: tuple[str, ...]) -> list[str]:
     """The changes in the configuration of a resumed run, one line of text for each key.
 
+    At a constant learning rate, a run may become longer.
+
     Raises:
         UserError: one of the `fixed` keys, on which the state depends, has changed.
     """
     changes = _changes(before, now)
-    refused = [line for key, line in changes.items() if key in fixed]
+    refused = [line for key, line in changes.items() if key in fixed and not _is_only_longer(key, before, now)]
     if refused:
         raise UserError(
             "the checkpoint was made with other settings:\n  " + "\n  ".join(refused) + "\nA resumed run must keep "

@@ -1,15 +1,42 @@
 """When a training run evaluates, saves and ends; and reading the metrics of a step without making the device wait."""
 
 import math
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import torch
 
 from utils.errors import UserError
+from utils.optimizers import learning_rate
 from utils.perf import StepTimer
 from utils.settings import TrainingConfig
+
+MAX_INITIAL_SHARE = 0.05  # of the initial weights in their average at the end of a run, above which the run says so
+
+
+class ComputedSteps(Set[int]):
+    """The steps `step_of(n)`, at least 1, of all n in `numbers`, computed when asked for, however many they are.
+
+    `step_of` must not decrease with n.
+    """
+
+    def __init__(self, numbers: range, step_of: Callable[[int], int]):
+        self._numbers, self._step_of = numbers[bisect_left(numbers, 1, key=step_of) :], step_of
+
+    def __contains__(self, step: object) -> bool:
+        if not isinstance(step, int):
+            return False
+        index = bisect_left(self._numbers, step, key=self._step_of)
+        return index < len(self._numbers) and self._step_of(self._numbers[index]) == step
+
+    def __iter__(self) -> Iterator[int]:
+        return (step for step, _ in groupby(map(self._step_of, self._numbers)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True)
@@ -24,7 +51,7 @@ class Schedule:
     """
 
     total_steps: int
-    eval_steps: frozenset[int]
+    eval_steps: Set[int]
     last_step: int
     save_every_eval: bool
     save_every_steps: int | None
@@ -47,12 +74,33 @@ class Schedule:
         )
 
 
-def make_schedule(config: TrainingConfig, total_steps: int, eval_steps: set[int]) -> Schedule:
+def make_schedule(config: TrainingConfig, total_steps: int, eval_steps: Set[int]) -> Schedule:
     """The schedule of a run whose data last for `total_steps`, with evaluations after `eval_steps`."""
     last_step = min(total_steps, config.max_steps or total_steps)
-    return Schedule(
-        total_steps, frozenset(eval_steps), last_step, config.checkpoint_every_eval, config.checkpoint_every_steps
-    )
+    return Schedule(total_steps, eval_steps, last_step, config.checkpoint_every_eval, config.checkpoint_every_steps)
+
+
+def say_if_short(config: TrainingConfig, last_step: int, warmup_steps: int, say: Callable[[str], None]) -> None:
+    """Say so, with numbers, if a run is too short for its warm-up or for its moving average.
+
+    Args:
+        config: the configuration of the run.
+        last_step: the step after which the run ends.
+        warmup_steps: steps over which the learning rate rises.
+        say: prints a line.
+    """
+    if last_step < warmup_steps:
+        highest = learning_rate(config.lr, last_step, last_step, warmup_steps, config.lr_min_ratio)
+        say(
+            f"note: the warm-up takes {warmup_steps:,} steps, but the run ends after {last_step:,}: its highest "
+            f"learning rate is {highest:.3g} instead of lr={config.lr:g}. Shorten the warm-up or train longer."
+        )
+    initial = config.ema_rate**last_step  # what is left of the weights with which the average began
+    if config.ema and initial > MAX_INITIAL_SHARE:
+        say(
+            f"note: with ema_rate={config.ema_rate:g}, the averaged weights still hold {initial:.1%} of the initial "
+            f"weights after {last_step:,} steps. Use a lower ema_rate, ema=false, or train longer."
+        )
 
 
 class Measured(Protocol):

@@ -5,10 +5,12 @@ The keys of config/cfg_*.yaml, docs/configuration.md and `--help` are generated 
     python -m scripts.generate_config
 """
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from utils.constants import MAX_ACT_STEPS, MAX_SEED
 from utils.machine import DeviceName
 from utils.optimizers import OptimizerName
 from utils.schema import Schema
@@ -65,12 +67,12 @@ class EvaluatorConfig(Settings):
 
 
 class DataBuilderConfig(Settings):
-    """data_builder: how to build data_paths[0] if it does not exist."""
+    """data_builder: how to build a folder of data_paths that does not exist."""
 
     module: str
     """A module with `Config` and `build`: dataset.build_*_dataset, or dataset.tasks.TASK.build."""
     options: dict[str, Any] = {}
-    """Fields of its `Config`, except output_dir."""
+    """Fields of its `Config`; among them output_dir, the only folder of data_paths that is built."""
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -79,13 +81,13 @@ class DataBuilderConfig(Settings):
 class OptimizationConfig(Settings):
     """How the dense weights are trained (`models.training.TrainState`)."""
 
-    global_batch_size: int = Field(ge=1)
+    global_batch_size: int = Field(ge=1, le=1 << 20)
     """Rows per batch, over all processes."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the weights, the order of the data, its augmentation and the exploration of halting."""
     optimizer: OptimizerName = "adam_atan2"
     """Optimizer of the dense weights. adam_atan2_cuda needs the package adam-atan2."""
-    lr: float = Field(ge=0)
+    lr: float = Field(ge=0, le=1000)
     """Peak learning rate of the dense weights."""
     lr_min_ratio: float = Field(default=1.0, ge=0, le=1)
     """Final learning rate as a fraction of the peak, reached by cosine decay. 1.0: constant."""
@@ -93,9 +95,9 @@ class OptimizationConfig(Settings):
     """Decay of the optimizer's running average of gradients."""
     beta2: float = Field(default=0.95, ge=0, lt=1)
     """Decay of the optimizer's running average of squared gradients."""
-    weight_decay: float = Field(default=0.1, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0, le=1000)
     """Decoupled weight decay: each step shrinks the weights by this times the learning rate."""
-    grad_clip_norm: float | None = Field(default=None, gt=0)
+    grad_clip_norm: float | None = Field(default=None, gt=0, le=1e9)
     """Maximum norm of the gradient of the dense weights; larger gradients are scaled down. null: no clipping."""
     grad_accum_steps: int = Field(default=1, ge=1)
     """Micro-batches per step, a divisor of the batch size: the same result with less memory."""
@@ -114,12 +116,12 @@ class TrainingConfig(OptimizationConfig):
     """arch=NAME selects config/arch/NAME.yaml; arch.KEY=VALUE changes one of its keys."""
     max_steps: int | None = Field(default=None, ge=1)
     """Stop after this optimizer step; the schedule still spans the full length. null: run to the end."""
-    eval_halt_max_steps: int | None = Field(default=None, ge=1)
+    eval_halt_max_steps: int | None = Field(default=None, ge=1, le=MAX_ACT_STEPS)
     """ACT steps per example in evaluation. null: arch.halt_max_steps, as in training."""
     project_name: str | None = None
-    """W&B project, and the folder that holds the run folder. null: WANDB_PROJECT, else named after the data."""
+    """W&B project and the folder of the run folder (or group/name). null: WANDB_PROJECT, else named after the data."""
     run_name: str | None = None
-    """Name of the run and of its folder. null: WANDB_NAME, else generated."""
+    """Name of the run and of its folder (group/name: in a folder group). null: WANDB_NAME, else generated."""
     checkpoint_path: str | None = None
     """The run folder. null: checkpoints/{project_name}/{run_name}."""
     load_checkpoint: str | None = None
@@ -136,7 +138,7 @@ class TrainingConfig(OptimizationConfig):
     """Where to compute. auto: the first of cuda, mps and cpu that this machine has."""
     compile: bool | Literal["auto"] = "auto"
     """Compile the model. auto: on CUDA, and for long puzzle runs on a CPU. false: no fused operators either."""
-    num_workers: int | None = Field(default=None, ge=0)
+    num_workers: int | None = Field(default=None, ge=0, le=1000)
     """Processes that load batches if the data is not on the device. null: 1 on CUDA, otherwise 0."""
 
     @model_validator(mode="after")
@@ -174,8 +176,8 @@ class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1
     augmentation: str | None = None
     """Task whose symmetries are drawn at random for each training example. null: use examples as stored."""
     data_builder: DataBuilderConfig | None = None
-    """How to build data_paths[0] if it does not exist: {module, options}. null: it must exist."""
-    epochs: int = Field(default=100000, ge=1)
+    """How to build missing data: {module, options}, into options.output_dir alone. null: all data must exist."""
+    epochs: int = Field(default=100000, ge=1, le=10**12)
     """Length of training. An epoch takes one puzzle from each group."""
     eval_interval: int | None = Field(default=10000, ge=1)
     """Epochs between evaluations. Must divide epochs. null: evaluate at the end only."""
@@ -187,7 +189,7 @@ class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1
     """Halt only if the predicted probability of being correct exceeds this. 0.5: q_halt > 0, as published."""
     eval_halt_unchanged: bool = True
     """Halt only if the answer equals that of the previous step. false: do not compare, as published."""
-    eval_batch_size: int | None = Field(default=None, ge=1)
+    eval_batch_size: int | None = Field(default=None, ge=1, le=1 << 20)
     """Examples evaluated at once, over all processes. null: global_batch_size."""
     eval_max_examples: int | None = Field(default=None, ge=1)
     """Evaluate on a random subset of this size, the same in every evaluation. null: all examples."""
@@ -195,9 +197,9 @@ class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1
     """Tensors to save in evaluations: inputs, labels, puzzle_identifiers, preds, logits, q_halt_logits, ..."""
     lr_warmup_steps: int = Field(default=2000, ge=0)
     """Optimizer steps over which the learning rates rise linearly from 0."""
-    puzzle_emb_lr: float = Field(default=1e-2, ge=0)
+    puzzle_emb_lr: float = Field(default=1e-2, ge=0, le=1000)
     """Peak learning rate of the puzzle embeddings."""
-    puzzle_emb_weight_decay: float = Field(default=0.1, ge=0)
+    puzzle_emb_weight_decay: float = Field(default=0.1, ge=0, le=1000)
     """Weight decay of the puzzle embeddings."""
     freeze_weights: bool = False
     """Train only the puzzle embeddings."""
@@ -210,7 +212,8 @@ class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1
     def _evaluations_fit(self) -> "PretrainConfig":
         interval = self.eval_interval
         if interval is not None and self.epochs % interval:
-            divisor = max(d for d in range(1, min(interval, self.epochs) + 1) if self.epochs % d == 0)
+            small = [d for d in range(1, math.isqrt(self.epochs) + 1) if self.epochs % d == 0]
+            divisor = max(d for d in [*small, *(self.epochs // d for d in small)] if d <= interval)
             raise ValueError(
                 f"eval_interval {interval} does not divide epochs {self.epochs}: use for example "
                 f"eval_interval={divisor}, or eval_interval=null to evaluate at the end only"
@@ -246,7 +249,7 @@ class TextConfig(
     }
 
     data_files: list[str] = []
-    """Files, folders of .txt files or globs, with <|endoftext|> between documents. Empty: data set data_name."""
+    """Files, folders or globs: .txt with <|endoftext|> between documents, or .jsonl. Empty: data set data_name."""
     data_files_test: list[str] = []
     """Held-out files. Empty: files or splits with "valid" in their names, else the fraction held_out."""
     held_out: float = Field(default=0.02, gt=0, lt=1)
@@ -257,7 +260,7 @@ class TextConfig(
     """Folder that caches the data set. null: data/hf/ and the last part of data_name."""
     streaming: bool = False
     """Read documents as they are needed. false: read all of them at the start."""
-    seq_len: int = Field(default=512, ge=2)
+    seq_len: int = Field(default=512, ge=2, le=1 << 20)
     """Tokens per row. Several documents may share a row."""
     tokenizer: str = "gpt-neo-10k"
     """gpt-neo-10k, gpt-neo, gpt2 or an owner/repo on the Hugging Face hub."""
@@ -271,7 +274,7 @@ class TextConfig(
     """Which tokens to keep: the most frequent, or those with the lowest ids, as published."""
     cap_sample: int = Field(default=20000, ge=1)
     """Number of documents in which token frequencies are counted."""
-    max_sequences: int = Field(default=2_100_000, ge=1)
+    max_sequences: int = Field(default=2_100_000, ge=1, le=10**15)
     """Rows to train on. Each batch is used for arch.halt_max_steps steps, but its rows count once."""
     eval_interval: int | None = Field(default=10_000, ge=1)
     """Rows between evaluations. null: evaluate at the end only."""
@@ -314,9 +317,9 @@ class EvaluateConfig(Settings):
     """Evaluate on a random subset of this size, drawn with seed. null: all examples."""
     eval_save_outputs: list[str] = []
     """Tensors to save: inputs, labels, puzzle_identifiers, preds, logits, q_halt_logits, ..."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the subset that eval_max_examples asks for."""
-    halt_max_steps: int | None = Field(default=None, ge=1)
+    halt_max_steps: int | None = Field(default=None, ge=1, le=MAX_ACT_STEPS)
     """ACT steps per example. null: as in the evaluations of the training run."""
     early_halting: bool = False
     """Replace an example by the next as soon as it halts, according to the next two settings."""
@@ -324,7 +327,7 @@ class EvaluateConfig(Settings):
     """Halt only if the predicted probability of being correct exceeds this. 0.5: q_halt > 0, as published."""
     halt_unchanged: bool = True
     """Halt only if the answer equals that of the previous step. false: do not compare, as published."""
-    global_batch_size: int | None = Field(default=None, ge=1)
+    global_batch_size: int | None = Field(default=None, ge=1, le=1 << 20)
     """Examples evaluated at once, over all processes. null: 128 per process; on CUDA as many as fit in memory."""
     save_path: str | None = None
     """Folder for the results. null: evaluations/{run}-{step}, with a number appended if it holds results."""
@@ -351,17 +354,17 @@ class GenerateConfig(Settings):
     """Texts to continue. From an empty text, the model starts a story of its own."""
     prompts_file: str | None = None
     """File with one prompt per line, in addition to prompts. null: none."""
-    temperature: list[Annotated[float, Field(ge=0)]] = Field(default=[0.8], min_length=1)
+    temperature: list[Annotated[float, Field(ge=0, le=1000)]] = Field(default=[0.8], min_length=1)
     """Sampling temperatures. 0: always the most probable token."""
     top_k: list[Annotated[int, Field(ge=1)] | None] = Field(default=[40], min_length=1)
     """Sample among this many of the most probable tokens. null: among all tokens."""
-    seed: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    seed: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(default=[0], min_length=1)
     """Seeds. A story depends only on its prompt, its settings and its seed."""
     max_new_tokens: int = Field(default=400, ge=1)
     """Number of tokens after which an unfinished story is cut off."""
     halting: bool = False
     """Take each token from the ACT step at which its position halts. false: from the last step."""
-    halt_max_steps: int | None = Field(default=None, ge=1)
+    halt_max_steps: int | None = Field(default=None, ge=1, le=MAX_ACT_STEPS)
     """ACT steps. null: as in the evaluations of the training run."""
     batch_size: int = Field(default=16, ge=1)
     """Stories generated at once."""

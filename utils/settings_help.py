@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from utils.constants import MAX_SEED
 from utils.settings import Settings
 
 _NAMES = {
@@ -41,12 +42,18 @@ def type_text(annotation: Any) -> str:
 def bounds_text(metadata: Iterable[Any]) -> str:
     """The bounds in the metadata of a field, such as `>= 0 and < 1`; empty if there are none."""
     bounds = [
-        text.format(f"{getattr(item, name):g}")
+        text.format(_bound(getattr(item, name)))
         for item in metadata
         for name, text in _BOUNDS.items()
         if getattr(item, name, None) is not None
     ]
     return " and ".join(bounds)
+
+
+def _bound(value: float) -> str:
+    if isinstance(value, int):
+        return "2**63 - 1" if value == MAX_SEED else f"{value:,}"
+    return f"{value:g}"
 
 
 def yaml_text(value: Any) -> str:

@@ -15,8 +15,10 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from utils.errors import UserError
+from utils.files import read_text
 
 END_OF_TEXT = "<|endoftext|>"
+_OWN_FILE = "Give the path of the tokenizer's own file."
 
 
 def byte_alphabet() -> list[str]:
@@ -101,13 +103,13 @@ def read_byte_pairs(vocab_file: Path, merges_file: Path) -> BytePairs:
         UserError: a file is missing or malformed.
     """
     try:
-        vocabulary = json.loads(_read(vocab_file))
-    except json.JSONDecodeError as error:
+        vocabulary = json.loads(read_text(vocab_file, _OWN_FILE))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{vocab_file} is no JSON file: {error}. Take the vocab.json of a GPT-2 model.") from None
     ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
     if not ids or not all(isinstance(id, int) for id in ids) or set(ids) != set(range(len(ids))):
         raise UserError(f"{vocab_file}: expected token -> id with the ids 0, 1, 2, ... each once, as in GPT-2's.")
-    lines = _read(merges_file).split("\n")
+    lines = read_text(merges_file, _OWN_FILE).split("\n")
     first = 1 if lines[0].startswith("#version") else 0  # a first line "# #" would be a merge, not a comment
     merges: list[tuple[str, str]] = []
     for number, line in enumerate(lines[first:], start=first + 1):
@@ -120,11 +122,3 @@ def read_byte_pairs(vocab_file: Path, merges_file: Path) -> BytePairs:
         return BytePairs(tuple(sorted(vocabulary, key=vocabulary.__getitem__)), tuple(merges))
     except UserError as error:
         raise UserError(f"{vocab_file} and {merges_file}: {error}") from None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UserError(f"{path} cannot be read ({reason}): give the path of the tokenizer's own file.") from None

@@ -1,7 +1,9 @@
 """Documents of plain text, read in parts, and their split into training and held-out documents.
 
 In a file, documents are separated by `<|endoftext|>` marks, as in TinyStories; a file without a mark is one document.
-Surrounding white space is stripped, and empty documents are skipped. Everything else is kept, including line ends.
+In a file of JSON lines (`.jsonl`), each line is a document: an object with the text under `text`, or under `story` as
+`generate.py` writes it. Surrounding white space is stripped, and empty documents are skipped. Everything else is kept,
+including line ends.
 
 The held-out documents are the files given for that purpose, or else the files of the source with the word `valid` in
 their names (`TinyStories-valid.txt`), or else a fraction of the documents. That fraction is chosen by a hash of the
@@ -9,6 +11,7 @@ text, so it is the same in every run, and equal documents are never split betwee
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from utils.errors import UserError
 
 MARK = "<|endoftext|>"
 LONGEST = 1 << 26  # bytes of a document; anything longer is not text with marks, and would have to be held in memory
+_TEXT_KEYS = ("text", "story")  # of a JSON line, the first that is there
 _CHUNK = 1 << 20  # bytes read at once
 
 
@@ -97,8 +101,9 @@ class Documents:
         return f"{100 * share:g} % of the documents of {names}, chosen by a hash of the text"
 
     def _cut(self, number: int, start: int) -> Iterator[tuple[Place, bytes]]:
-        """The parts of a file between marks, starting at byte `start`."""
-        file, mark, position, rest = self.files[number], MARK.encode(), start, b""
+        """The parts of a file between marks, or its lines if they are JSON, starting at byte `start`."""
+        file, position, rest = self.files[number], start, b""
+        mark = b"\n" if _has_json_lines(file) else MARK.encode()
         while chunk := file.read(position, _CHUNK):
             position += len(chunk)
             *parts, rest = (rest + chunk).split(mark)
@@ -106,6 +111,8 @@ class Documents:
                 yield Place(number, start, start + len(part)), part
                 start += len(part) + len(mark)
             if len(rest) > LONGEST:
+                if _has_json_lines(file):
+                    raise UserError(f"{file.name}: the line at byte {start} is longer than {LONGEST >> 20} MiB.")
                 raise UserError(
                     f"{file.name}: no {MARK} within {LONGEST >> 20} MiB from byte {start} on. Put lines with {MARK} "
                     "between its documents, or cut it into several files."
@@ -116,12 +123,34 @@ class Documents:
     def _text(self, place: Place, raw: bytes) -> str:
         try:
             # some editors write a byte order mark at the start of a file
-            return raw.decode("utf-8" if place.start else "utf-8-sig").strip()
+            text = raw.decode("utf-8" if place.start else "utf-8-sig").strip()
         except UnicodeDecodeError as error:
             name = self.files[place.file].name
             raise UserError(
                 f"{name}: byte {place.start + error.start} is not UTF-8 ({error.reason}). Give plain text in UTF-8."
             ) from None
+        return _text_of_line(text, place, self.files[place.file]) if _has_json_lines(self.files[place.file]) else text
+
+
+def _has_json_lines(file: TextFile) -> bool:
+    return file.name.lower().endswith(".jsonl")
+
+
+def _text_of_line(line: str, place: Place, file: TextFile) -> str:
+    """The text of a document as a JSON line; empty for an empty line."""
+    if not line:
+        return ""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    found = [record[key] for key in _TEXT_KEYS if key in record] if isinstance(record, dict) else []
+    if not found or not isinstance(found[0], str):
+        raise UserError(
+            f"{file.name}: the line at byte {place.start} is {line[:60]!r}. Each line of a .jsonl file must be an "
+            'object with a text, {"text": "Once upon a time ..."} or {"story": ...}; give other text as .txt.'
+        )
+    return found[0].strip()
 
 
 def open_documents(

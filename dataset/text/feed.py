@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dataset.text.batches import Position, TextBatches
 
@@ -19,7 +20,8 @@ def text_feed(
     Args:
         batches: the training batches, positioned at the first step.
         steps, keep, device: see `kept_batches`.
-        workers: number of processes that load ahead.
+        workers: number of processes that load ahead. The batches are the same for any number. Each process cuts and
+            packs all documents, because where a batch begins depends on those before it, so more than one rarely pays.
     """
     start = batches.state_dict()
     loader = DataLoader(
@@ -64,13 +66,19 @@ def kept_batches(
 
 
 class _Endless(IterableDataset):
-    """`TextBatches` as an iterable data set for a DataLoader."""
+    """`TextBatches` as an iterable data set for a DataLoader.
+
+    A DataLoader takes from its workers in turn, so worker i of n yields batches i, i + n, i + 2 n, ...
+    """
 
     def __init__(self, batches: TextBatches):
         self.batches = batches
 
     def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], Position]]:
-        return iter(self.batches)
+        worker = get_worker_info()
+        if worker is None:
+            return iter(self.batches)
+        return islice(self.batches, worker.id, None, worker.num_workers)
 
 
 def _disable_tokenizer_threads(worker: int) -> None:

@@ -9,6 +9,7 @@ from dataset.text.documents import Documents, open_documents
 from dataset.text.tokenizer import TextTokenizer, make_tokenizer
 from utils.distributed import Ranks, barrier, broadcast_object
 from utils.errors import UserError
+from utils.schedule import ComputedSteps
 from utils.settings import TextConfig
 
 
@@ -68,7 +69,7 @@ def open_text(config: TextConfig, source: Path | None, ranks: Ranks) -> TextData
     return TextData(documents, held_out, tokenizer, batches, held_out_batches)
 
 
-def plan_rows(config: TextConfig, keep: int) -> tuple[int, set[int]]:
+def plan_rows(config: TextConfig, keep: int) -> tuple[int, ComputedSteps]:
     """(number of optimizer steps, steps after which to evaluate), with `keep` steps on each batch.
 
     An evaluation follows each batch that reaches or passes a multiple of eval_interval sequences.
@@ -83,10 +84,8 @@ def plan_rows(config: TextConfig, keep: int) -> tuple[int, set[int]]:
             f"max_sequences={config.max_sequences} make no whole batch of global_batch_size={size}: use more sequences "
             "or a smaller batch."
         )
-    evaluations = {
-        batch for batch in range(1, batches + 1) if batch * size // interval > (batch - 1) * size // interval
-    }
-    return batches * keep, {batch * keep for batch in evaluations}
+    evaluations = range(1, batches * size // interval + 1)
+    return batches * keep, ComputedSteps(evaluations, lambda number: -(-number * interval // size) * keep)
 
 
 def _open_documents(config: TextConfig, ranks: Ranks) -> tuple[Documents, Documents]:

@@ -1,10 +1,11 @@
 """Sources of text: local files, or files of a Hugging Face data set, read by byte range.
 
-A source is a file, a folder (its `*.txt` files), a glob, or a Hugging Face data set: `owner/name`, or
-`owner/name/pattern` for some of its files. `roneneldan/TinyStories` by itself means the first version
-(`TinyStories-*.txt`); the second is `roneneldan/TinyStories/TinyStoriesV2-*.txt`.
+A source is a file, a folder (its `*.txt` files, or its `*.jsonl` files if it has no others), a glob, or a Hugging Face
+data set: `owner/name`, or `owner/name/pattern` for some of its files. `roneneldan/TinyStories` by itself means the
+first version (`TinyStories-*.txt`); the second is `roneneldan/TinyStories/TinyStoriesV2-*.txt`.
 """
 
+import codecs
 import re
 import shutil
 from collections.abc import Sequence
@@ -14,11 +15,16 @@ from typing import Any, Protocol
 
 from dataset.hub import hub_file, reaching_hub
 from utils.errors import UserError
+from utils.file_names import safe_name, safe_path
+from utils.files import check_regular_file
+from utils.text_files import visible
 
 Source = str | Path
 CACHE = Path("data/hf")  # parent of the folders of downloaded data sets
 _PATTERNS = {"roneneldan/TinyStories": "TinyStories-*.txt"}
 _ALL_TEXT = "*.txt"
+_ALL_LINES = "*.jsonl"
+_SMALL = 64  # bytes; only a smaller file is read to see whether it is empty
 # owner/name or owner/name/pattern; a/b.txt and a/b/c do not match, because they are more likely misspelt paths
 _HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w.-]+(?<!\.txt))(?:/(.*\*.*|.+\.txt))?")
 
@@ -45,6 +51,7 @@ class LocalFile:
     def __init__(self, path: Path):
         self.path, self.name, self.key = path, str(path), str(path.resolve())
         try:
+            check_regular_file(path, "Give text files.")
             self.size = path.stat().st_size
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
@@ -90,7 +97,7 @@ def find_files(sources: Sequence[Source], streaming: bool, cache_folder: Path | 
             None: data/hf/{name}.
 
     Raises:
-        UserError: a source has no files, or cannot be reached.
+        UserError: a source has no files, or cannot be reached, or a file is empty.
     """
     if not sources:
         raise UserError("no source of text is given: name a file, a folder with .txt files or a Hugging Face data set.")
@@ -99,8 +106,17 @@ def find_files(sources: Sequence[Source], streaming: bool, cache_folder: Path | 
         local = _local_paths(source)
         files = _hub_files(str(source), streaming, cache_folder) if local is None else map(LocalFile, local)
         for file in files:
+            if _is_empty(file):
+                raise UserError(f"{file.name} is empty: put text into it, or leave it out (it may be half a download).")
             result.setdefault(file.key, file)
     return list(result.values())
+
+
+def _is_empty(file: TextFile) -> bool:
+    """Whether a file has nothing in it, or, if it is local, nothing but a byte order mark and white space."""
+    if file.size >= _SMALL or not isinstance(file, LocalFile):
+        return file.size == 0
+    return not file.read(0, _SMALL).removeprefix(codecs.BOM_UTF8).strip()
 
 
 def _local_paths(source: Source) -> list[Path] | None:
@@ -110,11 +126,13 @@ def _local_paths(source: Source) -> list[Path] | None:
         return [path]
     if path.is_dir():
         return _text_files(path)
+    if path.exists():
+        check_regular_file(path, "Give text files.")
     if _HUB_NAME.fullmatch(str(source)) and not Path(path.parts[0]).exists():
         return None
     if any(character in "*?[" for character in str(source)):
         base = Path(path.anchor)
-        paths = sorted(path for path in base.glob(str(path.relative_to(base))) if path.is_file())
+        paths = _matching(base, str(path.relative_to(base)))
         if paths:
             return paths
         raise UserError(f"no file matches {source} (from {Path.cwd()}): correct the pattern.")
@@ -124,14 +142,21 @@ def _local_paths(source: Source) -> list[Path] | None:
     )
 
 
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """The files in `folder` that match, sorted; hidden ones only if the pattern asks for them, as in a shell."""
+    paths = folder.glob(pattern)
+    hidden = Path(pattern).name.startswith(".")
+    return [path for path in (sorted(paths) if hidden else visible(paths)) if path.is_file()]
+
+
 def _text_files(folder: Path) -> list[Path]:
-    paths = sorted(path for path in folder.glob(_ALL_TEXT) if path.is_file())
+    paths = _matching(folder, _ALL_TEXT) or _matching(folder, _ALL_LINES)
     if not paths:
         others = sorted({path.suffix for path in folder.iterdir() if path.is_file()} - {""})
         found = f", only {' '.join(others)}" if others else ""
         raise UserError(
             f"{folder} has no .txt files{found}. Text is read from plain text "
-            "files; those of TinyStories: hf download roneneldan/TinyStories --repo-type dataset "
+            "files or .jsonl files; those of TinyStories: hf download roneneldan/TinyStories --repo-type dataset "
             f"--include 'TinyStories-*.txt' --local-dir {folder}"
         )
     return paths
@@ -142,7 +167,7 @@ def _hub_files(source: str, streaming: bool, cache_folder: Path | None) -> Seque
     match = _HUB_NAME.fullmatch(source)
     assert match is not None
     repo, pattern = match[1], match[2] or _PATTERNS.get(match[1], _ALL_TEXT)
-    cache = cache_folder or CACHE / repo.split("/")[1]
+    cache = cache_folder or CACHE / safe_name(repo.split("/")[1], f"the Hugging Face data set {repo}")
     cached = _cached(cache, pattern)
     if cached:
         return cached
@@ -162,7 +187,7 @@ def _hub_files(source: str, streaming: bool, cache_folder: Path | None) -> Seque
 
 
 def _cached(cache: Path, pattern: str) -> list[LocalFile]:
-    return [LocalFile(path) for path in sorted(cache.glob(pattern)) if path.is_file()]
+    return [LocalFile(path) for path in _matching(cache, pattern)]
 
 
 def _list_repo(repo: str, pattern: str, otherwise: str) -> dict[str, int]:
@@ -173,10 +198,16 @@ def _list_repo(repo: str, pattern: str, otherwise: str) -> dict[str, int]:
         infos: Any = HfFileSystem().find(f"datasets/{repo}", detail=True)
     sizes = {path.removeprefix(f"datasets/{repo}/"): info["size"] for path, info in sorted(infos.items())}
     # a pattern without folders matches only in the top folder, as it does on disk
-    matching = {n: s for n, s in sizes.items() if fnmatch(n, pattern) and n.count("/") == pattern.count("/")}
+    matching = {
+        name: size
+        for name, size in sizes.items()
+        if fnmatch(name, pattern) and name.count("/") == pattern.count("/") and not Path(name).name.startswith(".")
+    }
     if not matching:
         raise UserError(
             f"the Hugging Face data set {repo} has no files {pattern}: it has {', '.join(sizes) or 'none at all'}. "
             f"Only plain text is read; name other files with {repo}/PATTERN."
         )
+    for name in matching:
+        safe_path(name, f"the Hugging Face data set {repo}")
     return matching

@@ -24,6 +24,7 @@ import numpy as np
 from dataset.hub import hub_file
 from dataset.text.byte_pairs import BytePairs, byte_alphabet, read_byte_pairs
 from utils.errors import UserError, did_you_mean
+from utils.files import OTHER_FOLDER, read_text, writing_to
 
 Cap = Literal["frequency", "lowest_ids"]
 FILE = "text_tokenizer.json"
@@ -143,10 +144,11 @@ class TextTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write the file `FILE`, which `load` reads, into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{FILE}.tmp-{os.getpid()}"
-        partial.write_text(self._content, encoding="utf-8")
-        partial.replace(folder / FILE)
+        with writing_to(folder, OTHER_FOLDER):
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = folder / f"{FILE}.tmp-{os.getpid()}"
+            partial.write_text(self._content, encoding="utf-8")
+            partial.replace(folder / FILE)
 
     @classmethod
     def load(cls, folder: Path) -> "TextTokenizer":
@@ -159,14 +161,20 @@ class TextTokenizer:
         if not path.is_file():
             raise UserError(f"{path} is missing: give the folder of a text run, which holds its tokenizer.")
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = json.loads(read_text(path, "Take another copy of it."))
             if saved["version"] != VERSION:
                 raise UserError(f"{path} has format {saved['version']}, this program reads {VERSION}.")
+            if not isinstance(saved["name"], str) or saved["cap"] not in (None, *get_args(Cap)):
+                raise ValueError(f"name {saved['name']!r}, cap {saved['cap']!r}")
+            if not all(isinstance(token, str) for token in saved["tokens"]):
+                raise ValueError("a token is no text")
+            if not all(type(id) is int for id in saved["kept"]):
+                raise ValueError("an id is no whole number")
             merges = tuple((left, right) for left, right in (merge.split(" ") for merge in saved["merges"]))
             return cls(BytePairs(tuple(saved["tokens"]), merges), saved["name"], saved["cap"], saved["kept"])
         except UserError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({type(error).__name__}: {error}). Take another copy of it.") from error
 
     @cached_property

@@ -25,19 +25,19 @@ ONE_STEP = {"num_heads": 1, "L_cycles": 7, "halt_max_steps": 1, "halt_exploratio
 class TextMoEConfig(TextModelConfig, defaults=ONE_STEP):
     """The defaults give the model with 1,084,038 parameters."""
 
-    num_experts: int = Field(default=8, ge=1)
+    num_experts: int = Field(default=8, ge=1, le=65_536)
     """Number of experts of the feed-forward."""
-    expert_size: int = Field(default=192, ge=1)
+    expert_size: int = Field(default=192, ge=1, le=65_536)
     """Inner width of each expert of the feed-forward."""
-    experts_per_token: int = Field(default=2, ge=1)
+    experts_per_token: int = Field(default=2, ge=1, le=65_536)
     """Experts of the feed-forward that each token uses."""
-    num_attention_experts: int = Field(default=2, ge=1)
+    num_attention_experts: int = Field(default=2, ge=1, le=65_536)
     """Number of experts for the values of each head; its output has the same number."""
-    attention_experts_per_token: int = Field(default=1, ge=1)
+    attention_experts_per_token: int = Field(default=1, ge=1, le=65_536)
     """Experts that a token uses in each head, for its value and for its output."""
-    ff_entropy_weight: float = Field(default=0.01, ge=0)
+    ff_entropy_weight: float = Field(default=0.01, ge=0, le=1000)
     """Weight of the regulariser that balances the experts of the feed-forward."""
-    attention_entropy_weight: float = Field(default=0.001, ge=0)
+    attention_entropy_weight: float = Field(default=0.001, ge=0, le=1000)
     """Weight of the regulariser that balances the experts of the attention."""
 
     @model_validator(mode="after")

@@ -42,6 +42,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         answer_gradient = torch.zeros_like(answer) if trains else None
         table_gradient = torch.zeros_like(table) if trains else None
         chunk_size = CHUNK_CPU if answer.device.type == "cpu" else CHUNK_GPU
+        # nonzero waits for a GPU once a step; without it, the logits of padding would be computed too
         for index in (labels != IGNORE_LABEL_ID).nonzero().squeeze(1).split(chunk_size):
             z = answer.index_select(0, index)
             wanted = labels.index_select(0, index).long().unsqueeze(1)

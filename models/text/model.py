@@ -42,9 +42,9 @@ class TextModelConfig(RecursionConfig, defaults=TINY):
 class DenseTextConfig(TextModelConfig):
     """The keys of text models with attention and SwiGLU. The defaults give the model with 1,066,114 parameters."""
 
-    inner_size: int | None = Field(default=1024, ge=1)
+    inner_size: int | None = Field(default=1024, ge=1, le=1 << 20)
     """Inner width of the SwiGLU; null: computed from expansion."""
-    expansion: float = Field(default=4.0, gt=0)
+    expansion: float = Field(default=4.0, gt=0, le=1024)
     """Without inner_size: the inner width is two thirds of expansion * hidden_size, rounded up to a multiple of 256."""
 
 

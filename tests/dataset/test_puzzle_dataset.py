@@ -230,6 +230,12 @@ def test_no_data_set_at_all_is_refused():
         PuzzleSplit([], "train")
 
 
+def test_a_folder_given_twice_is_refused(tmp_path: Path):
+    root = write_small(tmp_path / "one", EQUAL)
+    with pytest.raises(UserError, match="names one folder more than once"):
+        PuzzleSplit([root, tmp_path / "other" / ".." / "one"], "train")
+
+
 def test_the_other_split_of_the_same_folder_has_the_same_ids(tmp_path: Path):
     roots = [write_small(tmp_path / name, EQUAL) for name in ("one", "other")]
     for root in roots:

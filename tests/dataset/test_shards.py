@@ -1,7 +1,9 @@
 """The shard format: what is written is read back, and whatever is broken is named."""
 
 import json
+import os
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,69 @@ def test_other_files_under_the_name_are_refused(root: Path):
         load(root)
 
 
+def header(shape: str = "(9, 4)", descr: str = "'|u1'", more: str = "") -> bytes:
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, {more}}}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("latin1")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        header(shape="(3000000000, 4)"),
+        header(shape="(4611686018427387904, 4)"),
+        header(shape="(99999999999999999999999, 4)"),
+        header(shape="(-9, 4)"),
+        header(shape="(9, '4')"),
+        header(shape="(9, 4))"),
+        header(shape="(" * 100),
+        header(descr="'|u1"),
+        header(descr="'|u99999999999999'"),
+        header(descr="[('a', '|u1', (99999999999,))]"),
+        header(descr="'|O'"),
+        header(more="\x00"),
+        header(more="  \n\t 1"),
+        header(more="f(): 0"),
+    ],
+)
+def test_a_damaged_header_is_named_and_takes_no_memory(root: Path, start: bytes):
+    path = root / "train" / "all__inputs.npy"
+    path.write_bytes(start + bytes(36))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"all__inputs\.npy is truncated or no \.npy file"):
+            load(root)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_with_any_byte_flipped_ends_in_a_message_at_most(root: Path):
+    path = root / "train" / "all__inputs.npy"
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(128):
+        for value in (0, ord("("), ord("9"), whole[place] ^ 0x80):
+            path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            try:
+                load(root)
+            except UserError as error:
+                refused += 1
+                assert str(path) in str(error)  # noqa: PT017
+    assert refused > 200
+
+
+@pytest.mark.parametrize("name", ["train/all__labels.npy", "train/dataset.json", "identifiers.json"])
+def test_what_is_no_regular_file_is_refused_without_waiting(root: Path, name: str):
+    (root / name).unlink()
+    (root / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} is a folder, expected a regular file. Build the data set again"):
+        PuzzleSplit([root], "train")
+    (root / name).rmdir()
+    os.mkfifo(root / name)
+    with pytest.raises(UserError, match=f"{name} is a pipe, expected a regular file. Build the data set again"):
+        PuzzleSplit([root], "train")
+
+
 def test_an_archive_under_the_name_of_an_array_is_refused(root: Path):
     with (root / "train" / "all__inputs.npy").open("wb") as file:
         np.savez(file, inputs=np.zeros((9, SEQ_LEN), np.uint8))
@@ -203,7 +268,11 @@ def test_a_malformed_dataset_json_is_named(root: Path, content: bytes):
 
 @pytest.mark.parametrize(
     "values",
-    [{"vocab_size": "ten"}, {"seq_len": None}, {"sets": "all"}, {"task": "chess"}, {"mean_puzzle_examples": []}],
+    [
+        *({"vocab_size": "ten"}, {"seq_len": None}, {"sets": "all"}, {"task": "chess"}, {"mean_puzzle_examples": []}),
+        *({"mean_puzzle_examples": "1.5"}, {"mean_puzzle_examples": float("nan")}, {"total_groups": True}),
+        *({"mean_puzzle_examples": float("inf")}, {"total_groups": "3"}, {"sets": ["all", "all"]}),
+    ],
 )
 def test_a_wrong_value_in_dataset_json_is_named(root: Path, values: dict):
     change_metadata(root, **values)
@@ -211,11 +280,44 @@ def test_a_wrong_value_in_dataset_json_is_named(root: Path, values: dict):
         load_metadata(root, "train")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("mean_puzzle_examples", value) for value in (0.0, 1.4999, 7.5, 1e300, -1.5)),
+        *(("total_groups", value) for value in (4, 15, 10**30)),
+    ],
+)
+def test_a_length_in_dataset_json_that_is_not_that_of_the_shards_is_refused(root: Path, key: str, value: float):
+    change_metadata(root, **{key: value})
+    with pytest.raises(UserError, match=r"dataset\.json: total_groups .* the shards hold 3 groups with a mean of 1\.5"):
+        _ = PuzzleSplit([root], "train").examples_per_epoch
+
+
+def test_a_length_that_was_rounded_is_used_as_recorded(root: Path):
+    change_metadata(root, mean_puzzle_examples=1.500001)
+    assert PuzzleSplit([root], "train").examples_per_epoch == 3 * 1.500001
+
+
+def test_the_length_of_several_sets_is_that_of_all_their_groups(tmp_path: Path):
+    root = write_small(tmp_path, GROUPS, sets=["one", "two"], total_groups=6)
+    assert PuzzleSplit([root], "train").examples_per_epoch == 6 * 1.5
+    change_metadata(root, total_groups=7)
+    with pytest.raises(UserError, match="the shards hold 6 groups"):
+        _ = PuzzleSplit([root], "train").examples_per_epoch
+
+
 @pytest.mark.parametrize("values", [{"sets": []}, {"num_puzzle_identifiers": 0}])
 def test_values_with_which_there_is_no_data_are_refused(root: Path, values: dict):
     change_metadata(root, **values)
     with pytest.raises(UserError, match=str(root)):
         TrainBatches(PuzzleSplit([root], "train"), 2, seed=0)
+
+
+@pytest.mark.parametrize("name", ["../train/all", "/tmp/all", "a/b", "", ".."])
+def test_a_set_that_would_lie_elsewhere_is_refused(root: Path, name: str):
+    change_metadata(root, sets=["all", name])
+    with pytest.raises(UserError, match=rf"dataset\.json: sets: '{name}' becomes the name of a file"):
+        PuzzleSplit([root], "train")
 
 
 def test_a_folder_without_the_split_is_named_with_the_commands_that_build_one(root: Path):
@@ -230,10 +332,12 @@ def test_a_file_in_place_of_the_folder_is_refused(root: Path):
 
 def test_identifiers_may_be_absent_but_not_broken(root: Path):
     path = root / "identifiers.json"
-    for content in ("{", "{}", "[1]", "null"):
-        path.write_text(content)
+    for content in ("", "{", "{}", "[1]", "null", "[NaN]", "[" * 100_000, "\xff"):
+        path.write_text(content, encoding="latin1")
         with pytest.raises(UserError, match=r"identifiers\.json"):
             load_identifiers(root)
+        with pytest.raises(UserError, match=r"identifiers\.json"):
+            PuzzleSplit([root], "train")
     path.unlink()
     assert load_identifiers(root) is None
 
@@ -266,7 +370,7 @@ def test_an_interrupted_build_leaves_nothing_behind(tmp_path: Path, error: type[
     target = tmp_path / "data"
     if exists:
         target.mkdir()
-        (target / "old").write_text("old")
+        (target / "identifiers.json").write_text("old")
     before = files(tmp_path)
 
     def build() -> None:
@@ -283,15 +387,32 @@ def test_a_build_does_not_overwrite_unless_asked(tmp_path: Path):
     target = tmp_path / "data"
     target.mkdir()
     with build_folder(target) as folder:  # an empty folder is free
-        (folder / "first").touch()
+        (folder / "identifiers.json").touch()
     with pytest.raises(UserError, match="exists and is not empty.*--overwrite"), build_folder(target):
         pass
-    with pytest.raises(UserError, match="exists"), build_folder(target / "first"):
+    with pytest.raises(UserError, match="exists"), build_folder(target / "identifiers.json"):
         pass
-    assert files(tmp_path) == {"data", "data/first"}
+    assert files(tmp_path) == {"data", "data/identifiers.json"}
     with build_folder(target, overwrite=True) as folder:
         (folder / "second").touch()
     assert files(tmp_path) == {"data", "data/second"}
+
+
+@pytest.mark.parametrize("mark", ["identifiers.json", "train/dataset.json", "test/dataset.json"])
+def test_only_data_sets_are_overwritten(tmp_path: Path, mark: str):
+    target = tmp_path / "home"
+    (target / mark).parent.mkdir(parents=True)
+    (target / "thesis.tex").touch()
+    before = files(tmp_path)
+    for given in (target, target / "thesis.tex"):
+        refusal = pytest.raises(UserError, match=f"--overwrite: {given} does not look like a data set")
+        with refusal, build_folder(given, overwrite=True):
+            pass
+        assert files(tmp_path) == before
+    (target / mark).touch()
+    with build_folder(target, overwrite=True) as folder:
+        (folder / "new").touch()
+    assert files(tmp_path) == {"home", "home/new"}
 
 
 @pytest.mark.parametrize(

@@ -376,6 +376,7 @@ def test_outputs_are_found_in_either_mapping(one_task: str) -> None:
         evaluator.update_batch({name: tensors[name] for name in tensors if name != "preds"}, {})
 
 
+@pytest.mark.thorough
 def test_pictures(tmp_path: Path) -> None:
     tests: dict[str, list[dict[str, Grid]]] = {
         "a": [{"input": IN, "output": RIGHT}, {"input": [[5]]}],
@@ -392,6 +393,15 @@ def test_pictures(tmp_path: Path) -> None:
     assert {(0x1E, 0x93, 0xFF), (0xF9, 0x3C, 0x31)} <= seen  # colours 1 and 2, of the first input only
     assert (0x99, 0x99, 0x99) in seen  # colour 5
     assert not {(0xFF, 0x85, 0x1B), (0x87, 0xD8, 0xF1), (0x92, 0x12, 0x31)} & seen  # colours 7, 8 and 9
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", ".."])
+def test_a_task_whose_picture_would_lie_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    data = write_data(tmp_path, {name: [{"input": IN, "output": RIGHT}]}, [name])
+    with pytest.raises(
+        UserError, match=rf"test_puzzles\.json, task '{name}': its id: '{name}' becomes the name of a file"
+    ):
+        ARC(data, METADATA, pictures=1)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +423,15 @@ def test_data_that_is_not_arcs(one_task: str, tmp_path: Path) -> None:
     (Path(one_task) / "test_puzzles.json").write_text("{}")
     with pytest.raises(UserError, match="expected an object, task id -> task"):
         ARC(one_task, METADATA)
+    for content in ("{", "[" * 100_000):
+        (Path(one_task) / "test_puzzles.json").write_text(content)
+        with pytest.raises(UserError, match=r"test_puzzles\.json: not JSON .*Build the data set again"):
+            ARC(one_task, METADATA)
     (Path(one_task) / "test_puzzles.json").unlink()
+    (Path(one_task) / "test_puzzles.json").mkdir()
+    with pytest.raises(UserError, match=r"test_puzzles\.json is a folder, expected a regular file"):
+        ARC(one_task, METADATA)
+    (Path(one_task) / "test_puzzles.json").rmdir()
     with pytest.raises(UserError, match=r"test_puzzles\.json is missing"):
         ARC(one_task, METADATA)
     with pytest.raises(UserError, match=r"identifiers\.json is missing"):

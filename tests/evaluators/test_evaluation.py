@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
 from dataset.shards import PuzzleDatasetMetadata, write_identifiers, write_split
+from evaluate import format_result
 from evaluators.answers import MODEL_INPUTS, HaltRule
 from evaluators.evaluation import (
     EvaluationResult,
@@ -206,6 +207,7 @@ def settling(head: ACTLossHead) -> ACTLossHead:
     return head
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fixed_sizes", [False, True])
 @pytest.mark.parametrize("size", [1, 7, 16, 100])
 @pytest.mark.parametrize("rule", RULES, ids=str)
@@ -292,7 +294,7 @@ def test_any_batch_size_gives_the_same(root: Path, size: int, halting: HaltRule 
     assert agree(evaluate(head, split, halting=halting, global_batch_size=size)["all"], expected)
 
 
-def test_rows_without_labels_count_in_the_halting_loss_alone(tmp_path: Path):
+def test_without_labels_there_is_nothing_to_compare_answers_with(tmp_path: Path):
     root = write_random(tmp_path)
     path = root / "test" / "all__labels.npy"
     head = head_of()
@@ -300,9 +302,41 @@ def test_rows_without_labels_count_in_the_halting_loss_alone(tmp_path: Path):
     np.save(path, np.zeros_like(np.load(path)))
     none = evaluate(head, PuzzleSplit([root], "test"))["all"]
     assert (some.count, none.count, none.examples) == (20, 0, EXAMPLES)
-    assert none.metrics.pop("q_halt_loss") > 0
-    assert set(none.metrics.values()) == {0.0}
-    assert none.exact_accuracy_after_step == none.accuracy_after_step == [0.0] * STEPS
+    assert none.metrics == {}
+    assert none.exact_accuracy_after_step == none.accuracy_after_step == []
+
+
+def test_the_rules_judge_answers_to_puzzles_without_labels(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "inputs": rng.integers(1, 6, (3, 16)),
+        "labels": np.zeros((3, 16)),
+        "puzzle_identifiers": np.zeros(3),
+        "puzzle_indices": np.arange(4),
+        "group_indices": np.arange(4),
+    }
+    sizes: dict[str, Any] = {"vocab_size": 6, "seq_len": 16}
+    metadata = PuzzleDatasetMetadata(
+        pad_id=0,
+        ignore_label_id=0,
+        blank_identifier_id=0,
+        num_puzzle_identifiers=1,
+        total_groups=3,
+        mean_puzzle_examples=1,
+        sets=["all"],
+        task="sudoku",
+        **sizes,
+    )
+    write_split(tmp_path / "test", arrays, metadata)
+    write_identifiers(tmp_path, ["<blank>"])
+    rules = [EvaluatorConfig(name="sudoku@Sudoku")]
+    result = evaluate(head_of(**sizes), PuzzleSplit([tmp_path], "test"), evaluators=rules)["all"]
+    assert set(result.task_metrics) == {"Sudoku/valid", "Sudoku/clues_kept", "Sudoku/solved"}
+    assert (result.count, result.examples, result.metrics) == (0, 3, {})
+    text = format_result("all", result)
+    assert "all: 3 examples, no labels" in text
+    assert "Sudoku/solved" in text
+    assert "accuracy" not in text
 
 
 def test_a_subset(root: Path, tmp_path: Path):
@@ -344,6 +378,28 @@ def test_the_example_that_is_solved_last_is_shown(root: Path):
     assert torch.equal(shown["answers"], torch.stack(answers_of(head, split, latest[0])))
     shown = solve_example(head, split.sources[0], CPU, candidates=1)
     assert torch.equal(shown["labels"], torch.from_numpy(labels[0]))
+
+
+@pytest.mark.parametrize("batch_size", [3, 16, 64])
+def test_a_picture_takes_batches_of_a_size_that_an_evaluation_had(
+    root: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
+):
+    head, split = head_of(), PuzzleSplit([root], "test")
+    expected = solve_example(head, split.sources[0], CPU, candidates=20)
+    sizes: list[int] = []
+    advance = head.model.advance
+
+    def spy(states: dict[str, Tensor], data: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        sizes.append(len(data["inputs"]))
+        return advance(states, data)
+
+    monkeypatch.setattr(head.model, "advance", spy)
+    evaluate(head, split, global_batch_size=batch_size, fixed_sizes=True)
+    before = set(sizes)
+    sizes.clear()
+    shown = solve_example(head, split.sources[0], CPU, candidates=20, slots=batch_size)
+    assert set(sizes) <= before
+    assert all(torch.allclose(shown[name].float(), values.float()) for name, values in expected.items())
 
 
 # -- files and evaluators ----------------------------------------------------------------------------------------------
@@ -478,3 +534,15 @@ def test_data_sets_in_folders_of_the_same_name_are_kept_apart(tmp_path: Path):
     results = evaluate(head_of(), split, save_outputs=["inputs"], save_path=tmp_path / "out")
     assert len(results) == 2
     assert saved_inputs(tmp_path / "out") == {source.shards[0].inputs.tobytes() for source in split.sources}
+
+
+def test_a_data_set_named_by_dots_writes_nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for seed, name in ((1, "data"), (2, "data/inner")):
+        write_random(tmp_path / name, seed=seed, names=("a", "b"))
+    (tmp_path / "data" / "inner" / "deeper").mkdir()
+    monkeypatch.chdir(tmp_path / "data" / "inner")
+    split = PuzzleSplit([Path(".."), Path("deeper/..")], "test")
+    results = evaluate(head_of(), split, save_outputs=["inputs"], save_path=tmp_path / "results" / "out")
+    assert set(results) == {"data/all", "inner/all"}
+    assert {path.name for path in (tmp_path / "results" / "out").iterdir()} == {"data", "inner"}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"out"}

@@ -29,6 +29,7 @@ def test_the_folder_is_not_asked_where_the_user_wants_nothing_compiled(monkeypat
     assert (found.compile_reason, found.fuse_reason) == ("compile=false", "compile=false")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("compiles", [False, True])
 def test_blocks_are_compiled_as_asked(compiles: bool):
     model = small_model()

@@ -65,6 +65,17 @@ def test_the_model_is_the_one_that_was_saved(tmp_path: Path):
                 assert torch.equal(mine[name], value), name
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_cast_to_the_models(tmp_path: Path, dtype: torch.dtype):
+    wanted = write_run(tmp_path / "run", steps=(3,)).state_dict()
+    path = tmp_path / "run" / "step_3"
+    torch.save({name: value.to(dtype) for name, value in torch.load(path, weights_only=True).items()}, path)
+    loaded = load_model(open_checkpoint(path), MACHINE, SEQ_LEN).state_dict()
+    for name, value in wanted.items():
+        assert loaded[name].dtype == value.dtype == torch.float32
+        assert torch.equal(loaded[name], value.to(dtype).to(torch.float32)), name
+
+
 def test_of_a_run_folder_the_newest_step_is_taken(tmp_path: Path):
     write_run(tmp_path / "run")
     assert open_checkpoint(tmp_path / "run").path.name == "step_10"

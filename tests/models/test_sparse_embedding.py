@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from models.sparse_embedding import SparsePuzzleEmbedding, SparseSignSGD
+from models.sparse_embedding import SparsePuzzleEmbedding, SparseSignSGD, sums_by_id
 from tests.ranks import on_two_ranks
 
 PUZZLES, WIDTH, LR, DECAY = 9, 4, 0.125, 0.25
@@ -142,6 +143,28 @@ def test_neither_evaluation_nor_no_grad_makes_a_leaf():
     assert torch.equal(pending[1], gradients)
     embedding(ids)
     assert embedding.local_weights is None
+
+
+@pytest.mark.parametrize("ids", [[3], [4, 4, 4], [5, 0, 2, 5, 7, 2, 0, 5], list(range(40)), [0] * 40, [1, 0] * 100])
+def test_sums_of_equal_ids_are_those_of_a_loop(ids: list[int]):
+    values = torch.randn(len(ids), WIDTH, generator=torch.Generator().manual_seed(2))
+    expected: dict[int, Tensor] = {}
+    for index, row in zip(ids, values, strict=True):
+        expected[index] = expected.get(index, torch.zeros(WIDTH)) + row
+    in_order, sums = sums_by_id(torch.tensor(ids, dtype=torch.int32), values)
+    assert in_order.tolist() == sorted(ids)
+    assert torch.equal(sums, torch.stack([expected[index] for index in sorted(ids)]))
+
+
+def test_no_shape_depends_on_the_ids():
+    """Tracing with tensors that have shapes and no values fails where the device would have to be waited for."""
+    with FakeTensorMode():
+        embedding, optimizer = make()
+        ids, gradients = torch.zeros(8, dtype=torch.int32), torch.zeros(8, WIDTH)
+        backward(embedding, ids, gradients)
+        optimizer.step()
+        with pytest.raises(DynamicOutputShapeException):
+            ids.unique()
 
 
 def work(rank: int, folder: str) -> None:

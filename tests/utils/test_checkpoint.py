@@ -1,8 +1,10 @@
 """Checkpoints: the published names, files that are no checkpoints, and writes that fail."""
 
 import io
+import os
 import resource
 import signal
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,6 +129,78 @@ def test_other_files_are_refused(tmp_path: Path, name: str):
             load(path)
 
 
+class Call:
+    """Pickled as a call."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object):
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.call
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_is_refused_without_the_advice_to_run_it(tmp_path: Path, zipped: bool):
+    path = tmp_path / "step_1"
+    torch.save({"w": Call(print, "run")}, path, _use_new_zipfile_serialization=zipped)
+    for load in (load_weights, load_train_state):
+        with pytest.raises(UserError, match="step_1 .*holds more than tensors and plain values") as caught:
+            load(path)
+        assert "weights_only" not in str(caught.value)
+        assert "trust" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_cannot_ask_for_more_memory_than_it_has_bytes(tmp_path: Path, zipped: bool):
+    path = tmp_path / "step_1"
+    torch.save({"w": Call(bytearray, 300 << 20)}, path, _use_new_zipfile_serialization=zipped)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="holds more than tensors and plain values, so it is not loaded"):
+            load_weights(path)
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_compressed_archives_are_refused_before_they_are_read(tmp_path: Path):
+    path = tmp_path / "step_1"
+    with zipfile.ZipFile(io.BytesIO(WEIGHTS)) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in whole.namelist():
+            bomb.writestr(name, bytes(300 << 20) if name.endswith("data.pkl") else whole.read(name))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UserError, match=r"step_1 is corrupted or no checkpoint \(.*data.pkl' in it is compressed"):
+        load_weights(path)
+
+
+def test_archives_that_claim_more_than_they_have_are_refused(tmp_path: Path):
+    path = tmp_path / "step_1"
+    content = bytearray(WEIGHTS)
+    entry = content.rindex(b"PK\x01\x02")  # of the last member, in the list at the end of the file
+    content[entry + 24 : entry + 28] = (3_000_000_000).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"its parts claim 3,000,\d+,\d+ bytes, the file has \d+,\d+, so"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize("value", [torch.ones(1).expand(10**9), torch.ones(9, device="meta")])
+def test_tensors_that_lack_their_values_are_refused(tmp_path: Path, value: Tensor):
+    torch.save({"w": value}, tmp_path / "step_1")
+    with pytest.raises(UserError, match="step_1 is no weights file: w claims the shape"):
+        load_weights(tmp_path / "step_1")
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path):
+    os.mkfifo(tmp_path / "step_1")
+    for load in (load_weights, load_train_state):
+        with pytest.raises(UserError, match="step_1 is a pipe, expected a regular file. Load another step"):
+            load(tmp_path / "step_1")
+        with pytest.raises(UserError, match="/dev/null is a device"):
+            load(Path("/dev/null"))
+        with pytest.raises(UserError, match="there is no file /dev/null/step_1"):
+            load(Path("/dev/null/step_1"))
+
+
 @pytest.mark.parametrize("part", [0.01, 0.3, 0.6, 0.99])
 def test_truncated_files_are_refused(tmp_path: Path, part: float):
     (tmp_path / "step_1").write_bytes(WEIGHTS[: int(part * len(WEIGHTS))])
@@ -189,6 +263,19 @@ def test_what_does_not_fit_is_named():
     assert "it has model.z, which the model lacks" in refusal(lambda state: state.update({"model.z": torch.ones(1)}))
     said = refusal(lambda state: state.update({"model.inner.H_init": torch.ones(3)}))
     assert "model.inner.H_init is [3], the model's [16]" in said
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.uint8, torch.complex64])
+def test_values_of_another_kind_are_refused(dtype: torch.dtype):
+    name = "model.inner.lm_head.weight"
+    said = refusal(lambda state: state.update({name: state[name].to(dtype)}))
+    assert f"{name} is {dtype}, the model's torch.float32" in said
+
+
+def test_values_of_any_precision_fit():
+    head = small_head()
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        check_fits({name: value.to(dtype) for name, value in head.state_dict().items()}, head, Path("x"))
 
 
 def test_only_the_first_differences_are_listed():

@@ -1,5 +1,6 @@
 """The configuration files against the published defaults, and what is said about values that do not fit."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,8 @@ def test_nested_keys_are_named_in_full(defaults: dict[str, Any], section: str, v
         ("beta1", 1.0, "beta1=1.0: input should be less than 1"),
         ("optimizer", "adm", "optimizer='adm': input should be 'adam_atan2',"),
         ("device", "gpu", "device='gpu': input should be 'auto', 'cuda', 'mps' or 'cpu'"),
-        ("data_paths", "data/x", "data_paths='data/x': input should be a valid list"),
+        ("data_paths", 1, "data_paths=1: input should be a valid list"),
+        ("data_paths", "", "data_paths='': input should be a valid list"),
         ("ema", "perhaps", "ema='perhaps': input should be a valid boolean"),
         ("activation_checkpointing", "some", "activation_checkpointing='some': input should be a valid boolean"),
         ("compile", "perhaps", "compile='perhaps': "),
@@ -286,3 +288,59 @@ def test_what_is_no_configuration_is_refused(tmp_path: Path, content: bytes, exp
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"all_config.yaml.*{expected}"):
         read_yaml(path)
+
+
+def test_equal_lists_are_written_out(tmp_path: Path, defaults: dict[str, Any]):
+    config = validate(PretrainConfig, defaults)
+    shared = ["x"] * 3
+    config = config.model_copy(update={"data_paths": shared, "data_paths_test": shared})
+    write_yaml(tmp_path / "all_config.yaml", config)
+    assert "&" not in (tmp_path / "all_config.yaml").read_text()
+    assert read_yaml(tmp_path / "all_config.yaml") == config.model_dump()
+
+
+def test_a_few_aliases_are_read(tmp_path: Path):
+    (tmp_path / "all_config.yaml").write_text("a: &a [1, 2]\nb: *a\nc: &c {d: 1}\ne: {<<: *c, f: 2}\n")
+    assert read_yaml(tmp_path / "all_config.yaml") == {"a": [1, 2], "b": [1, 2], "c": {"d": 1}, "e": {"d": 1, "f": 2}}
+
+
+def laughs(form: str, last: str) -> str:
+    """Thirty lines, each of which names the one before nine times."""
+    lines = ["l0: &l0 " + last]
+    lines += [f"l{i}: &l{i} " + form.format(", ".join([f"*l{i - 1}"] * 9)) for i in range(1, 30)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [laughs("[{}]", "[x]"), laughs("{{<<: [{}]}}", "{x: 1}"), "a: &a [*a]", "a: &a {b: *a}"],
+    ids=["lists", "merged", "itself", "key-itself"],
+)
+def test_aliases_without_end_are_refused(tmp_path: Path, content: str):
+    (tmp_path / "all_config.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"all_config\.yaml: with its aliases .* more than 100,000 values"):
+        read_yaml(tmp_path / "all_config.yaml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a: 2020-13-45",
+        "a: " + "[" * 5000,
+        "a: " + "9" * 5000,
+        "? [a]\n: 1",
+        "a: !!python/name:os.system",
+        "a: 1\n---\nb: 2",
+    ],
+)
+def test_values_that_cannot_be_read_are_refused(tmp_path: Path, content: str):
+    (tmp_path / "all_config.yaml").write_text(content)
+    with pytest.raises(UserError, match="all_config.yaml is not YAML"):
+        read_yaml(tmp_path / "all_config.yaml")
+
+
+def test_a_configuration_that_is_no_file_is_refused(tmp_path: Path):
+    os.mkfifo(tmp_path / "all_config.yaml")
+    for path, kind in ((tmp_path / "all_config.yaml", "a pipe"), (tmp_path, "a folder")):
+        with pytest.raises(UserError, match=f"{path} is {kind}, expected a regular file"):
+            read_yaml(path)

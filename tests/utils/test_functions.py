@@ -1,5 +1,6 @@
 """Finding classes by the names that configuration files use, and what is said where there is none."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,24 @@ def test_a_missing_module_is_named(identifier: str):
 )
 def test_what_there_is_is_named(identifier: str, named: str):
     with pytest.raises(UserError, match=rf"\b{named}\b"):
+        load_model_class(identifier)
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    ["os@stat_result", "..os@stat_result", "../os@stat_result", "losses/../os@stat_result", " os@stat_result"],
+)
+def test_modules_of_others_are_not_imported(identifier: str, monkeypatch: pytest.MonkeyPatch):
+    imported: list[str] = []
+    monkeypatch.setattr("importlib.import_module", lambda name: imported.append(name) or import_module(name))
+    with pytest.raises(UserError, match="there is no module models"):
+        load_model_class(identifier)
+    assert set(imported) <= {"models", "models.os"}
+
+
+@pytest.mark.parametrize("identifier", ["losses@Tensor", "pretrained@Path"])
+def test_classes_that_a_module_has_from_elsewhere_are_not_found(identifier: str):
+    with pytest.raises(UserError, match="has no class"):
         load_model_class(identifier)
 
 

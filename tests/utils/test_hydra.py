@@ -7,6 +7,8 @@ from typing import Any
 
 import hydra
 import pytest
+import torch
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
@@ -129,6 +131,107 @@ def test_what_does_not_fit_is_a_user_error(config_name: str, overrides: list[str
     assert not GlobalHydra.instance().is_initialized()
 
 
+# -- sweeps ------------------------------------------------------------------------------------------------------------
+
+
+def sweep(monkeypatch: pytest.MonkeyPatch, folder: Path, run: Callable[[Any], object], *overrides: str) -> int:
+    """The exit status of a sweep over seeds 1, 2, 3."""
+    with pytest.raises(SystemExit) as end:
+        command_line(monkeypatch, "cfg_pretrain", ["-m", "seed=1,2,3", f"hydra.sweep.dir={folder}", *overrides], run)
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("crashes", "status"), [(False, 2), (True, 1)])
+def test_a_failed_job_does_not_end_the_sweep(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], crashes: bool, status: int
+):
+    seen: list[int] = []
+
+    def run(config: PretrainConfig) -> None:
+        seen.append(config.seed)
+        if config.seed == 1:
+            raise UserError("the first is wrong")
+        if config.seed == 2 and crashes:
+            raise ZeroDivisionError("the second too")
+
+    assert sweep(monkeypatch, tmp_path, run) == status
+    assert seen == [1, 2, 3]
+    said = capsys.readouterr().err
+    assert "\nerror: the first is wrong\n" in said
+    assert ("Traceback" in said) == crashes
+    listed = said[said.index("failed jobs of the sweep") :].splitlines()
+    expected = ["  job 0 of the sweep: seed=1: error: the first is wrong"]
+    if crashes:
+        expected.append("  job 1 of the sweep: seed=2: ZeroDivisionError: the second too")
+    assert listed == [f"failed jobs of the sweep: {len(expected)}", *expected]
+
+
+def test_with_several_ranks_it_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    seen: list[int] = []
+
+    def run(config: PretrainConfig) -> None:
+        seen.append(config.seed)
+        raise UserError("wrong")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert sweep(monkeypatch, tmp_path, run) == 2
+    assert seen == [1]
+
+
+@pytest.mark.thorough
+def test_hydra_is_told_of_a_failed_job_of_a_sweep(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    told: list[str] = []
+    monkeypatch.setattr(Callbacks, "on_job_end", lambda self, config, job_return: told.append(job_return.status.name))
+
+    def run(config: PretrainConfig) -> None:
+        if config.seed != 2:
+            raise UserError("wrong")
+
+    for full in ("0", "1"):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", full)
+        with pytest.raises(SystemExit) as end:
+            command_line(monkeypatch, "cfg_pretrain", ["seed=1"], run)
+        assert end.value.code == 2
+        said = capsys.readouterr().err
+        assert said.count("\nerror: wrong\n") == 1
+        assert "Traceback" not in said
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    assert sweep(monkeypatch, tmp_path, run) == 2
+    assert told == ["FAILED", "COMPLETED", "FAILED"]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("shapes", [5, 10])
+def test_jobs_do_not_share_the_limit_of_the_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], shapes: int
+):
+    compiled: list[int] = []
+
+    def run(config: PretrainConfig) -> None:
+        graphs: list[int] = []
+
+        def backend(graph: Any, inputs: list[Any]) -> Any:
+            graphs.append(len(inputs))
+            return graph.forward
+
+        layer = torch.nn.Linear(1, 1)
+        layer.compile(dynamic=False, backend=backend)
+        for rows in range(2, 2 + shapes):
+            layer(torch.zeros(rows, 1))
+        compiled.append(len(graphs))
+
+    command_line(monkeypatch, "cfg_pretrain", ["-m", "seed=1,2,3", f"hydra.sweep.dir={tmp_path}"], run)
+    assert compiled == [min(shapes, 8)] * 3
+    notes = [line for line in capsys.readouterr().out.splitlines() if "ran uncompiled" in line]
+    assert len(notes) == (0 if shapes < 8 else 3)
+    assert all("made 8 graphs" in note for note in notes)
+
+
 # -- help --------------------------------------------------------------------------------------------------------------
 
 
@@ -164,3 +267,8 @@ def test_hydras_own_pages_are_still_there():
     output, status = start_process(command("pretrain.py", ["--hydra-help"]), CONFIG_DIR)
     assert status == 0
     assert "--multirun" in output
+
+
+def test_a_key_too_long_for_a_file_name_is_refused_as_any_other():
+    with pytest.raises(UserError, match="no such key"):
+        compose("cfg_pretrain", ["x" * 5000 + "=1"])

@@ -150,8 +150,8 @@ def test_what_is_handed_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         def log(self, values: dict[str, Any], step: int | None = None) -> None:
             calls.append((step, values))
 
-        def finish(self) -> None:
-            calls.append("finished")
+        def finish(self, exit_code: int) -> None:
+            calls.append(f"finished with {exit_code}")
 
     def init(**settings: Any) -> Run:
         calls.append(settings)
@@ -165,7 +165,10 @@ def test_what_is_handed_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run = {"project": "project", "name": "name", "id": "12ab", "resume": "allow"}
     assert settings == {**run, "mode": "offline", "config": {"lr": 1}, "dir": str(tmp_path)}
     assert line == (4, {"train/lm_loss": 2.0, "perf/step_ms": 3.0})
-    assert end == "finished"
+    assert end == "finished with 0"
+    with pytest.raises(UserError), RunLog(tmp_path, 5, 10, {}, "project", "name", "12ab", "offline", {}):
+        raise UserError("the loss is not a number")
+    assert calls[-1] == "finished with 1"
 
 
 def test_wandb_ids_differ(monkeypatch: pytest.MonkeyPatch):

@@ -3,13 +3,14 @@
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
 from tests.runs import ROOT
 from utils.errors import UserError
-from utils.machine import choose_compile, choose_device, choose_dtype
+from utils.machine import choose_compile, choose_device, choose_dtype, to_device
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
 
@@ -142,3 +143,27 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_freed_memory_stays_with_the_process():
     assert page_faults("keep_freed_memory()") < page_faults("pass") / 10
+
+
+def test_what_goes_to_a_gpu_is_pinned_first():
+    class Recorded:
+        def __init__(self, device: str):
+            self.device, self.calls = torch.device(device), []
+
+        def pin_memory(self) -> "Recorded":
+            self.calls.append("pin")
+            return self
+
+        def to(self, device: torch.device, non_blocking: bool = False) -> "Recorded":
+            self.calls.append((device.type, non_blocking))
+            return self
+
+    def calls(source: str, target: torch.device) -> list[Any]:
+        recorded: Any = Recorded(source)
+        assert to_device(recorded, target) is recorded
+        return recorded.calls
+
+    assert calls("cpu", CUDA) == ["pin", ("cuda", True)]
+    assert calls("cuda", CUDA) == [("cuda", True)]
+    assert calls("cpu", CPU) == [("cpu", True)]
+    assert to_device(torch.ones(2), CPU).tolist() == [1.0, 1.0]

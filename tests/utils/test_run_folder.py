@@ -69,6 +69,22 @@ def test_names_and_folders_given_are_taken():
     assert (found.folder, found.name, found.project) == (Path("elsewhere"), "mine", "project")
 
 
+def test_names_may_name_sub_folders():
+    found = plan_run(None, None, "team/project", "group/mine", "trm")
+    assert found.folder == RUNS / "team" / "project" / "group" / "mine"
+
+
+@pytest.mark.parametrize("name", ["../mine", "/tmp/mine", "a/../../mine", "a//b", "a/"])
+@pytest.mark.parametrize("load_checkpoint", [None, "latest"])
+def test_names_that_lead_out_of_the_folder_of_runs_are_refused(name: str, load_checkpoint: str | None):
+    with pytest.raises(UserError, match=f"run_name: '{name}' becomes a folder"):
+        plan_run(load_checkpoint, None, "project", name, "trm")
+    for run_name in ("mine", None):
+        with pytest.raises(UserError, match=f"project_name: '{name}' becomes a folder"):
+            plan_run(load_checkpoint, None, name, run_name, "trm")
+    assert plan_run(load_checkpoint, "elsewhere", name, name, "trm").folder == Path("elsewhere")
+
+
 @pytest.mark.parametrize("state", [True, False])
 def test_a_new_run_does_not_write_over_an_old_one(state: bool):
     checkpoint(RUNS / "project" / "mine", 5, state=state)
@@ -164,6 +180,14 @@ def test_a_missing_or_broken_train_state_is_refused():
             plan(given)
 
 
+@pytest.mark.parametrize("run", [None, [], {"project": "p", "name": "n"}, {**OLD_RUN, "name": 1}])
+def test_a_train_state_of_no_run_is_refused(run: Any):
+    folder = checkpoint("run", 3)
+    save_train_state(folder, 3, {"run": run}, keep=1)
+    with pytest.raises(UserError, match=r"step_3_train_state\.pt does not say of which run it is"):
+        plan(folder)
+
+
 def test_weights_given_start_a_new_run():
     weights = weights_path(checkpoint("run", 3, state=False), 3)
     found = plan(weights, name="mine")
@@ -220,3 +244,27 @@ def test_where_and_how_to_run_may_change_without_a_word():
     before: dict[str, Any] = dict.fromkeys(free, "a")
     now: dict[str, Any] = dict.fromkeys(free, "b")
     assert check_same_run(before, now, free) == []
+
+
+def test_folders_of_data_may_be_spelt_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    before = {"data_paths": ["data/x"], "data_paths_test": []}
+    for spelling in ("data/x/", "./data/x", str(tmp_path / "data" / "x")):
+        assert check_same_run(before, before | {"data_paths": [spelling]}, ("data_paths",)) == []
+    with pytest.raises(UserError, match=r"data_paths: \['data/x'\] before, \['data/y'\] now"):
+        check_same_run(before, before | {"data_paths": ["data/y"]}, ("data_paths",))
+
+
+@pytest.mark.parametrize("key", ["epochs", "max_sequences"])
+def test_a_run_at_a_constant_rate_may_become_longer(key: str):
+    before = {key: 10, "lr_min_ratio": 1.0}
+    assert check_same_run(before, before | {key: 11}, (key,)) == [f"{key}: 10 before, 11 now"]
+    for old, new in (
+        ({}, {key: 9}),
+        ({"lr_min_ratio": 0.1}, {key: 11, "lr_min_ratio": 0.1}),
+        ({"lr_min_ratio": 0.1}, {key: 11}),
+        ({}, {key: 11, "lr_min_ratio": 0.1}),
+        ({"lr_warmup_ratio": 0.1}, {key: 11, "lr_warmup_ratio": 0.1}),
+    ):
+        with pytest.raises(UserError, match=f"{key}: 10 before"):
+            check_same_run(before | old, before | new, (key,))

@@ -2,22 +2,33 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from pydantic import Field, ValidationError
 
 import utils.settings
 from bench.train_step import BenchConfig
+from dataset.counter_random import seed_of
+from models.factory import check_arch
 from utils.config import plain, validate
+from utils.constants import MAX_SEED
 from utils.errors import UserError
+from utils.functions import load_class
 from utils.hydra import CONFIG_DIR, SCHEMAS
+from utils.hydra import compose as compose_settings
+from utils.schema import Schema
 from utils.settings import OptimizationConfig, PretrainConfig, Settings, TextConfig, TrainingConfig
+from utils.settings_help import type_text
 
 ALL = [
     found
     for found in (*vars(utils.settings).values(), BenchConfig)
     if isinstance(found, type) and issubclass(found, Settings)
 ]
+ARCHS = sorted(path for path in (CONFIG_DIR / "arch").glob("*.yaml") if not path.stem.startswith("text_"))
+TEXT_ARCHS = sorted((CONFIG_DIR / "arch").glob("text_*.yaml"))
 ARCH = {"name": "trm@Model", "loss": {"name": "losses@Head", "loss_type": "softmax_cross_entropy"}}
 OVERRIDDEN = [
     ("global_batch_size", 64, 0),
@@ -72,6 +83,60 @@ def test_all_other_defaults_are_shared():
         and TextConfig.model_fields[name].default != field.default
     }  # fmt: skip
     assert differ == {name for name, _, _ in OVERRIDDEN}
+
+
+def architectures() -> list[type[Schema]]:
+    names = {compose_settings("cfg_pretrain", [f"arch={path.stem}"]).arch.name for path in ARCHS} | {
+        compose_settings("cfg_text", [f"arch={path.stem}"]).arch.name for path in TEXT_ARCHS
+    }
+    return [load_class(name).inner_class.config_class for name in sorted(names)]
+
+
+@pytest.mark.parametrize("schema", [*ALL, *architectures()])
+def test_numbers_are_finite_and_true_is_no_number(schema: type[Schema]):
+    """Of every field of every class, wherever its type is one of numbers."""
+    for name, field in schema.model_fields.items():
+        described = type_text(field.annotation)
+        if "number" not in described and "integer" not in described:
+            continue
+        for value in (True, False, float("inf"), float("nan"), float("-inf")):
+            for given in (value, [value]):
+                with pytest.raises(ValidationError) as caught:
+                    schema.model_validate({name: given})
+                assert name in {item["loc"][0] for item in caught.value.errors()}, (name, given)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"seed": 2**63}, {"lr": 3e38}, {"puzzle_emb_lr": 1e9}, {"weight_decay": 1e9}, {"global_batch_size": 1e11}),
+        *({"eval_halt_max_steps": 1e11}, {"num_workers": 1e11}, {"epochs": 1e13}),
+    ],
+)
+def test_numbers_beyond_any_use_are_refused_with_the_bound(values: dict[str, Any]):
+    with pytest.raises(UserError, match=f"{next(iter(values))}=.*input should be less than or equal to"):
+        validate(PretrainConfig, {"arch": ARCH} | values)
+
+
+@pytest.mark.parametrize(
+    "key", ["hidden_size", "num_heads", "H_layers", "L_layers", "H_cycles", "L_cycles", "halt_max_steps", "expansion"]
+)
+def test_sizes_of_an_architecture_beyond_any_use_are_refused_with_the_bound(key: str):
+    with pytest.raises(UserError, match=f"arch.{key}=.*input should be less than or equal to"):
+        check_arch(compose_settings("cfg_pretrain", ["arch=hrm", f"arch.{key}=100000000000"]).arch)
+
+
+def test_the_largest_seed_serves_every_generator():
+    assert validate(PretrainConfig, {"arch": ARCH, "seed": MAX_SEED}).seed == MAX_SEED
+    torch.manual_seed(MAX_SEED)
+    torch.Generator().manual_seed(MAX_SEED)
+    np.random.default_rng((MAX_SEED, 1, 2))
+    seed_of(MAX_SEED, 1, 2)
+
+
+def test_an_interval_for_very_many_epochs_is_found_at_once():
+    with pytest.raises(UserError, match="use for example eval_interval=5000000000"):
+        validate(PretrainConfig, {"arch": ARCH, "epochs": 10**10, "eval_interval": 7 * 10**9})
 
 
 def test_a_class_below_keeps_the_defaults():

@@ -54,7 +54,7 @@ class Config(BaseModel):
     puzzle_identifiers_start: int = 1
     """First puzzle id; lower ids are blank."""
     overwrite: bool = False
-    """Replace the output folder if it exists."""
+    """Replace the data set in the output folder, if there is one."""
 
 
 def build(config: Config) -> None:

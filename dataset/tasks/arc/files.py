@@ -1,6 +1,5 @@
 """Reading and checking ARC tasks, from Kaggle's pairs of files or from folders with one file per task."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,11 @@ from dataset.shards import BLANK_IDENTIFIER
 from dataset.tasks.arc.augmentation import SEPARATOR
 from dataset.tasks.arc.field import MAX_SIDE, NUM_COLOURS
 from utils.errors import UserError, did_you_mean
+from utils.file_names import safe_name
+from utils.text_files import read_json, shown, visible
 
 PARTS = ("train", "test")
+MEND = "Fetch or correct the file."
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def read_subset(prefix: str, subset: str) -> list[ArcTask]:
     """
     folder = Path(prefix) / subset
     if folder.is_dir():
-        tasks = [parse_task(file.stem, _read_json(file), str(file)) for file in sorted(folder.glob("*.json"))]
+        tasks = [parse_task(file.stem, read_json(file, MEND), str(file)) for file in visible(folder.glob("*.json"))]
         source = str(folder / "*.json")
     else:
         challenges, solutions = (Path(f"{prefix}_{subset}_{kind}.json") for kind in ("challenges", "solutions"))
@@ -78,9 +80,10 @@ def parse_task(name: str, value: object, source: str, solutions: list[Any] | Non
     Raises:
         UserError: the task is malformed, or `solutions` does not fit it.
     """
-    where = f"{source}, task {name!r}"
+    where = f"{source}, task {shown(name)}"
     if not name or SEPARATOR in name or name == BLANK_IDENTIFIER:
         raise UserError(f"{where}: a task id must not be empty, {BLANK_IDENTIFIER!r} or hold {SEPARATOR!r}. Rename it.")
+    safe_name(name, f"{where}: its id")  # pictures of its attempts are called after it
     if not isinstance(value, Mapping) or not all(isinstance(value.get(part), list) for part in PARTS):
         raise UserError(f"{where}: expected an object with the lists 'train' and 'test'. Correct the file.")
     parts = {
@@ -101,6 +104,8 @@ def parse_grid(value: object, where: str) -> np.ndarray:
     Raises:
         UserError: the grid does not have 1..30 rows of equal length 1..30 with colours 0..9.
     """
+    if isinstance(value, str) or (isinstance(value, list) and any(isinstance(row, str) for row in value)):
+        raise _bad_grid(where, f"text {shown(value, 40)}, not lists of numbers")
     if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
         raise _bad_grid(where, "empty, or not a list of rows")
     lengths = {len(row) for row in value}
@@ -111,7 +116,7 @@ def parse_grid(value: object, where: str) -> np.ndarray:
     for row in value:
         for cell in row:
             if type(cell) is not int or not 0 <= cell < NUM_COLOURS:
-                raise _bad_grid(where, f"cell {cell!r} is no colour")
+                raise _bad_grid(where, f"cell {shown(cell)} is no colour")
     return np.array(value, dtype=np.uint8)
 
 
@@ -149,12 +154,12 @@ def _merge(pairs: list[Pair], solutions: list[Any], where: str) -> list[Pair]:
 
 
 def _read_kaggle(challenges: Path, solutions: Path) -> list[ArcTask]:
-    tasks = _read_json(challenges)
+    tasks = read_json(challenges, MEND)
     if not isinstance(tasks, dict):
         raise UserError(f"{challenges}: expected an object, task id -> task. Correct the file.")
     if not solutions.exists():
         return [parse_task(name, task, str(challenges)) for name, task in tasks.items()]
-    outputs = _read_json(solutions)
+    outputs = read_json(solutions, MEND)
     if not isinstance(outputs, dict):
         raise UserError(f"{solutions}: expected an object, task id -> list of grids. Correct the file.")
     missing = [name for name in tasks if name not in outputs]
@@ -169,22 +174,13 @@ def _read_kaggle(challenges: Path, solutions: Path) -> list[ArcTask]:
     ]
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}). Fetch or correct the file.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
 def _no_such_subset(prefix: str, subset: str) -> UserError:
     there = {
         path.name.removeprefix(f"{Path(prefix).name}_").removesuffix("_challenges.json")
-        for path in Path(prefix).parent.glob(f"{Path(prefix).name}_*_challenges.json")
+        for path in visible(Path(prefix).parent.glob(f"{Path(prefix).name}_*_challenges.json"))
     }
     if Path(prefix).is_dir():
-        there |= {path.name for path in Path(prefix).iterdir() if path.is_dir()}
+        there |= {path.name for path in visible(Path(prefix).iterdir()) if path.is_dir()}
     found = f"There are: {', '.join(sorted(there))}." if there else "There are no subsets under that prefix."
     return UserError(
         f"subset {subset!r}: neither {prefix}_{subset}_challenges.json nor a folder {Path(prefix) / subset} exists. "

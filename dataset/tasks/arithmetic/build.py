@@ -33,7 +33,7 @@ class Config(BaseModel, extra="forbid"):
     seed: int = 0
     """Seed of all random choices."""
     overwrite: bool = False
-    """Replace an output folder that is not empty."""
+    """Replace the data set in the output folder, if there is one."""
 
 
 def build(config: Config) -> None:

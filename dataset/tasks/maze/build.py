@@ -5,7 +5,7 @@
 
 Token 0 is padding; the others are the index in `# SGo` plus 1. The label marks a shortest path with o. With --aug, a
 group is a maze in all rotations and flips, each with the path recomputed. No training maze is a rotated or flipped test
-maze.
+maze. Test mazes without an answer have labels of 0: they are not scored.
 """
 
 from math import isqrt
@@ -19,9 +19,9 @@ from tqdm import tqdm
 from dataset.question_answer import (
     Split,
     check_at_least,
-    find_csv,
     not_among,
-    read_csv,
+    notice,
+    read_split,
     refuse_changed,
     subsample,
     write_question_answers,
@@ -61,7 +61,7 @@ class Config(BaseModel, extra="forbid"):
     seed: int = 0
     """Seed of all random choices."""
     overwrite: bool = False
-    """Replace an output folder that is not empty."""
+    """Replace the data set in the output folder, if there is one."""
 
 
 def build(config: Config) -> None:
@@ -107,13 +107,15 @@ def build(config: Config) -> None:
         write_identifiers(root, [BLANK_IDENTIFIER])
     print(
         f"{config.output_dir}: {len(chosen)} training mazes ({len(inputs)} with turned and flipped copies), "
-        f"{len(test[0])} test mazes, paths of {_mean_moves(train[1][chosen]):.1f} and {_mean_moves(test[1]):.1f} moves "
+        f"{len(test[0])} test mazes, paths of {_mean_moves(train[1][chosen])} and {_mean_moves(test[1])} moves "
         f"on average; {dropped} training candidates equivalent to a test maze dropped"
     )
 
 
-def _mean_moves(labels: np.ndarray) -> float:
-    return np.count_nonzero(labels == PATH) / len(labels) + 1
+def _mean_moves(labels: np.ndarray) -> str:
+    """The mean length of the paths that `labels`, tokens [n, height, width], know, as text."""
+    known = labels[labels.any(axis=(1, 2))]
+    return f"{np.count_nonzero(known == PATH) / len(known) + 1:.1f}" if len(known) else "an unknown number of"
 
 
 def _read(config: Config, split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -123,22 +125,34 @@ def _read(config: Config, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """
     shape = (-1, config.height, config.width)
     hint = f"Mazes of {config.height}x{config.width} are expected: choose --height and --width to fit."
-    rows = read_csv(find_csv(config.source, split), config.height * config.width, hint)
+    rows = read_split(config.source, split, config.height * config.width, hint)
+    answered = rows.answered
     tokens = np.zeros(256, np.uint8)
     tokens[[ord(character) for character in CHARACTERS]] = np.arange(1, VOCAB_SIZE)
     questions, answers = tokens[rows.questions], tokens[rows.answers]
     rows.refuse((questions == 0) | (questions == PATH), "a question holds only `#`, space, S and G")
-    rows.refuse(answers == 0, "an answer holds only `#`, space, S, G and o")
+    rows.refuse(answered & (answers == 0).any(axis=1), "an answer holds only `#`, space, S, G and o")
     for token, name in ((START, "S"), (GOAL, "G")):
-        rows.refuse(np.count_nonzero(questions == token, axis=1) != 1, f"a question has one {name}")
+        count = np.count_nonzero(questions == token, axis=1)
+        rows.refuse(count < 1, f"a question has one {name}, this one has none")
+        rows.refuse(count > 1, f"a question has one {name}, this one has several")
     marked = answers == PATH
-    fits = np.where(marked, SPACE, answers) == questions
-    rows.refuse(~fits, "the answer differs from the question in more than o on free cells")
+    fits = (np.where(marked, SPACE, answers) == questions).all(axis=1)
+    rows.refuse(answered & ~fits, "the answer differs from the question in more than o on free cells")
     questions, answers = questions.reshape(shape), answers.reshape(shape)
+    shortest = path_lengths(questions)
+    rows.refuse(answered & (shortest < 0), "no path leads from S to G")
     on_path = (answers == PATH) | (answers == START) | (answers == GOAL)
     moves = path_lengths(questions, on_path)
-    rows.refuse(moves != np.count_nonzero(marked, axis=1) + 1, "the o of the answer are no path from S to G")
-    rows.refuse(moves != path_lengths(questions), "the path of the answer is not a shortest one")
+    rows.refuse(
+        answered & (moves != np.count_nonzero(marked, axis=1) + 1), "the o of the answer are no path from S to G"
+    )
+    rows.refuse(answered & (moves != shortest), "the path of the answer is not a shortest one")
+    if closed := np.count_nonzero(shortest < 0):
+        notice(
+            f"WARNING: {closed} of {len(shortest)} {split} mazes have no path from S to G, so no answer to them can be "
+            "right"
+        )
     return questions, answers
 
 

@@ -5,7 +5,7 @@
     python -m dataset.build_sudoku_dataset --output-dir data/sudoku-6x6 --generate 1000 --box 2x3
 
 Token 0 is padding; a cell of value v is token v + 1, so a blank is 1. A group is a puzzle and its augmented copies. No
-training puzzle is equivalent to a test puzzle.
+training puzzle is equivalent to a test puzzle. Test puzzles without an answer have labels of 0: they are not scored.
 """
 
 from typing import Annotated
@@ -20,9 +20,9 @@ from dataset.counter_random import seed_of
 from dataset.question_answer import (
     Split,
     check_at_least,
-    find_csv,
     not_among,
-    read_csv,
+    notice,
+    read_split,
     refuse_changed,
     subsample,
     write_question_answers,
@@ -32,11 +32,13 @@ from dataset.tasks.sudoku.augmentation import SudokuAugmentation
 from dataset.tasks.sudoku.equivalence import canonical_keys
 from dataset.tasks.sudoku.generate import generate_puzzles
 from dataset.tasks.sudoku.rules import TOKEN_OFFSET, Box, obeys_rules, parse_box
+from dataset.tasks.sudoku.solver import count_solutions
 from dataset.tasks.sudoku.task import Sudoku
 from utils.errors import UserError, exit_on_user_error
 from utils.random_streams import Stream
 
 _PUZZLES_AT_ONCE = 1 << 14  # puzzles augmented at once, to bound memory use
+_CHECKED = 500  # puzzles of a file whose solutions are counted, some 15 ms each if they are hard
 
 
 class Config(BaseModel, extra="forbid"):
@@ -67,7 +69,7 @@ class Config(BaseModel, extra="forbid"):
     seed: int = 0
     """Seed of all random choices."""
     overwrite: bool = False
-    """Replace an output folder that is not empty."""
+    """Replace the data set in the output folder, if there is one."""
 
 
 def build(config: Config) -> None:
@@ -99,13 +101,14 @@ def build(config: Config) -> None:
         chosen = kept[subsample(len(kept), config.subsample_size, train_rng)]
         chosen_test = subsample(len(test[0]), config.test_subsample_size, test_rng)
 
-        questions, answers = (boards[chosen] + TOKEN_OFFSET for boards in train)
+        questions, answers = train[0][chosen] + TOKEN_OFFSET, _labels(train[1][chosen])
         inputs, labels = _augmented(
             questions, answers, box, config.num_aug, seed_of(config.seed, Stream.STORED_AUGMENTATION)
         )
         group_sizes = np.full(len(chosen), 1 + config.num_aug)
         write_question_answers(root / "train", inputs, labels, group_sizes, box.vocab_size, Sudoku.name)
-        test_inputs, test_labels = (boards[chosen_test] + TOKEN_OFFSET for boards in test)
+        test_inputs, test_answers = (boards[chosen_test] for boards in test)
+        test_inputs, test_labels = test_inputs + TOKEN_OFFSET, _labels(test_answers)
         ones = np.ones(len(chosen_test), np.int64)
         write_question_answers(root / "test", test_inputs, test_labels, ones, box.vocab_size, Sudoku.name)
         write_identifiers(root, [BLANK_IDENTIFIER])
@@ -118,17 +121,48 @@ def build(config: Config) -> None:
 
 
 def _read(config: Config, box: Box, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Questions and answers of one CSV file, checked, as cell values uint8 [n, cells]."""
+    """Questions and answers of one CSV file, checked, as cell values uint8 [n, cells]; 0 for a missing answer."""
     hint = f"Boxes {box} have {box.cells} cells: choose --box to fit."
-    rows = read_csv(find_csv(config.source, split), box.cells, hint, config.min_difficulty)
+    rows = read_split(config.source, split, box.cells, hint, config.min_difficulty)
+    answered = rows.answered
     blank = rows.questions == ord(".")
-    questions, answers = np.where(blank, ord("0"), rows.questions) - ord("0"), rows.answers - ord("0")
+    questions = np.where(blank, ord("0"), rows.questions) - ord("0")
+    answers = np.where(answered[:, None], rows.answers - ord("0"), 0)
     # Characters below "0" wrap around in uint8, so they are out of range as well.
     rows.refuse(questions > box.side, f"a question holds digits 1..{box.side}, and . or 0 for a blank")
-    rows.refuse((answers > box.side) | (answers < 1), f"an answer holds digits 1..{box.side} only")
-    rows.refuse((questions != 0) & (questions != answers), "the answer does not keep the question's clues")
-    rows.refuse(~obeys_rules(answers, box), "the answer repeats a digit in a row, column or box")
-    return questions.astype(np.uint8), answers.astype(np.uint8)
+    wrong = ((answers > box.side) | (answers < 1)).any(axis=1)
+    rows.refuse(answered & wrong, f"an answer holds digits 1..{box.side} only")
+    lost = ((questions != 0) & (questions != answers)).any(axis=1)
+    rows.refuse(answered & lost, "the answer does not keep the question's clues")
+    rows.refuse(answered & ~obeys_rules(answers, box), "the answer repeats a digit in a row, column or box")
+    questions, answers = questions.astype(np.uint8), answers.astype(np.uint8)
+    _warn_of_ambiguous(questions, box, split, config.seed)
+    return questions, answers
+
+
+def _warn_of_ambiguous(questions: np.ndarray, box: Box, split: Split, seed: int) -> None:
+    """Warn if puzzles, cell values [n, cells], have several solutions, or none, which unanswered ones may have.
+
+    Of many puzzles, only a random sample is solved.
+    """
+    chosen = subsample(len(questions), _CHECKED, np.random.default_rng(seed))
+    boards = tqdm(questions[chosen], "count solutions", unit=" puzzles", delay=1, leave=False, disable=None)
+    counts = np.array([count_solutions(board, box) for board in boards])
+    checked = f"of {len(chosen)} {'test' if split == 'test' else 'training'} puzzles checked"
+    if several := np.count_nonzero(counts > 1):
+        effect = (
+            "the rules' verdict Sudoku/solved counts any of them, exact_accuracy only the given one"
+            if split == "test"
+            else "only the given one is trained on"
+        )
+        notice(f"WARNING: {several} {checked} have several solutions; {effect}")
+    if none := np.count_nonzero(counts == 0):
+        notice(f"WARNING: {none} {checked} have no solution, so no answer to them can be right")
+
+
+def _labels(answers: np.ndarray) -> np.ndarray:
+    """Tokens of answers, cell values [n, cells]; 0 (no label) in the rows of missing answers."""
+    return np.where(answers == 0, 0, answers + TOKEN_OFFSET).astype(np.uint8)
 
 
 def _generate(

@@ -1,6 +1,8 @@
 """Reading documents against plain splits of whole files; sources, the hub by a stand-in, and the held-out split."""
 
 import hashlib
+import json
+import os
 import pickle
 from itertools import islice
 from pathlib import Path
@@ -114,6 +116,14 @@ def test_text_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.M
         list(documents)
 
 
+@pytest.mark.parametrize("name", ["text.txt", "folder/text.txt"])
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path, name: str):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="is a pipe, expected a regular file"):
+        all_of(tmp_path / name)
+
+
 # -- local sources
 
 
@@ -150,6 +160,14 @@ def test_local_sources(folder: Path, source: Any, found: str):
         assert names(train) == names(held_out) == files
 
 
+def test_hidden_files_are_no_sources_unless_asked_for(folder: Path):
+    for name in ("._a.txt", ".b.txt"):
+        (folder / name).write_bytes(b"\x00\x05\x16\x07 no document")
+    assert names(open_documents("texts")[0]) == names(open_documents("texts/*.txt")[0]) == ["a.txt", "b.txt", "c.txt"]
+    write(folder / ".c.txt", TEXTS[:14])
+    assert names(open_documents("texts/.c*")[0]) == names(open_documents("texts/.c.txt")[0]) == [".c.txt"]
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
@@ -171,6 +189,61 @@ def test_bad_sources(folder: Path, source: Any, options: dict[str, Any], message
         (folder.parent / "empty" / f"train.{suffix}").touch()
     with pytest.raises(UserError, match=message):
         open_documents(source, **options)
+
+
+@pytest.mark.parametrize("content", ["", "\n \r\n", "\ufeff\n"])
+def test_an_empty_file_is_named(folder: Path, content: str):
+    (folder / "b2.txt").write_text(content, encoding="utf-8")
+    for source in ("texts", ["texts/a.txt", "texts/b2.txt"]):
+        with pytest.raises(UserError, match=r"texts/b2.txt is empty"):
+            open_documents(source)
+        with pytest.raises(UserError, match=r"texts/b2.txt is empty"):
+            open_documents("texts/a.txt", validation=source)
+
+
+def test_hidden_files_are_no_text(folder: Path):
+    (folder / "._a.txt").write_bytes(b"\0\5\x16\7 not UTF-8 \xff")
+    for source in ("texts", "texts/*.txt"):
+        assert names(open_documents(source)[0]) == ["a.txt", "b.txt", "c.txt"]
+
+
+# -- JSON lines
+
+
+def write_lines(path: Path, records: list[Any], end: str = "\n") -> Path:
+    path.write_bytes("".join(json.dumps(record, ensure_ascii=False) + end for record in records).encode())
+    return path
+
+
+@pytest.mark.parametrize("key", ["text", "story"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("chunk", [7, 1 << 20])
+def test_a_json_line_is_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, end: str, chunk: int):
+    monkeypatch.setattr(text_documents, "_CHUNK", chunk)
+    documents = all_of(write_lines(tmp_path / "a.jsonl", [{"seed": 1, key: f" {text}\n"} for text in TEXTS], end))
+    found = list(documents.scan())
+    assert [text for _, text in found] == TEXTS
+    for number in (0, 17, len(found) - 1):
+        place = found[number][0]
+        assert list(documents.scan(place.file, place.end)) == found[number + 1 :]
+    assert documents.read([place for place, _ in found][::-3]) == TEXTS[::-3]
+
+
+def test_folders_of_json_lines(folder: Path):
+    write_lines(folder / "deep" / "e.jsonl", [{"text": "one"}])
+    assert names(open_documents("texts/deep")[0]) == ["d.txt"]  # beside plain text they are something else
+    (folder / "deep" / "d.txt").unlink()
+    assert names(open_documents("texts/deep")[0]) == ["e.jsonl"]
+    assert names(open_documents(["texts/a.txt", "texts/deep/*"])[0]) == ["a.txt", "e.jsonl"]
+
+
+@pytest.mark.parametrize("line", ["Once upon a time", '["text"]', '{"words": "x"}', '{"text": 3}', '{"text": "cut'])
+def test_lines_without_a_text_are_named(tmp_path: Path, line: str):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine"}\n' + line)
+    with pytest.raises(UserError) as caught:
+        list(all_of(path))
+    assert f"a.jsonl: the line at byte 17 is {line!r}" in str(caught.value)
 
 
 # -- what is held out

@@ -186,6 +186,7 @@ def test_every_story_comes_back_exactly_from_10k_ids(sample: list[str]):
     assert tokenizer.coverage(sample) == Coverage(tokens=tokens, undone=0, lost=0, pieces=tokens)
 
 
+@pytest.mark.thorough
 @needs_sample
 def test_a_cap_from_few_stories_loses_nothing_in_the_others(sample: list[str]):
     tokenizer = of(GPT2, 3_000, sample=islice(sample, 200))
@@ -204,6 +205,7 @@ def test_a_cap_from_few_stories_loses_nothing_in_the_others(sample: list[str]):
         assert [tokenizer._bytes[id] for id in ids] == [bytes(map(letters.__getitem__, piece)) for piece in pieces]
 
 
+@pytest.mark.thorough
 @needs_sample
 def test_the_lowest_ids_lose_a_tenth_of_tinystories(sample: list[str]):
     size = 10_000
@@ -292,6 +294,7 @@ def replaced(old: str, new: str) -> Callable[[str], str]:
     ("file", "change", "message"),
     [
         ("vocab.json", lambda text: text[:-1], "is no JSON"),
+        ("vocab.json", lambda text: "[" * 100_000, "is no JSON"),
         ("vocab.json", lambda text: "[1]", "ids 0, 1, 2"),
         ("vocab.json", lambda text: '{"a": [0]}', "ids 0, 1, 2"),
         ("vocab.json", replaced(":7,", ":8,"), "ids 0, 1, 2"),
@@ -329,6 +332,13 @@ def test_a_bad_saved_file(small: Path, tmp_path: Path):
         ({**whole, "version": 99}, "format 99"),
         ({**whole, "kept": [0, 10_000]}, "damaged"),
         ({**whole, "tokens": whole["tokens"][:100]}, "lacks"),
+        ({**whole, "tokens": [*whole["tokens"], 1]}, "damaged"),
+        ({**whole, "tokens": [*whole["tokens"], ["a"]]}, "damaged"),
+        ({**whole, "kept": ["a", 1]}, "damaged"),
+        ({**whole, "kept": [*whole["kept"], 0.5]}, "damaged"),
+        ({**whole, "merges": 1}, "damaged"),
+        ({**whole, "cap": 1}, "damaged"),
+        ({**whole, "name": [1]}, "damaged"),
         ({"version": 1}, "damaged"),
         ([1, 2], "damaged"),
     ]
@@ -336,6 +346,7 @@ def test_a_bad_saved_file(small: Path, tmp_path: Path):
         (tmp_path / FILE).write_text(json.dumps(content), encoding="utf-8")
         with pytest.raises(UserError, match=message):
             TextTokenizer.load(tmp_path)
-    (tmp_path / FILE).write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match="damaged"):
-        TextTokenizer.load(tmp_path)
+    for content in ("{", "[" * 100_000):
+        (tmp_path / FILE).write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match="damaged"):
+            TextTokenizer.load(tmp_path)

@@ -78,6 +78,7 @@ def influence(model: TextModel, steps: int) -> Tensor:
     return found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("masked", [False, True], ids=["cut", "masked"])
 @pytest.mark.parametrize(("architecture", "steps"), [("trm", 1), ("trm", 3), ("flat", 1), ("moeut", 1), ("moeut", 2)])

@@ -273,6 +273,7 @@ def train(state: TrainState, first: int, last: int) -> list[dict[str, float]]:
     return [state.train_step(small_text(seed=(step - 1) // kept)) for step in range(first, last + 1)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("architecture", TEXT_ARCHITECTURES)
 def test_training_learns_a_batch_by_heart(architecture: str):
     state = state_of(architecture)

@@ -42,6 +42,7 @@ def digests_that_differ(folder: Path, recorded: Path) -> list[str]:
     return wrong
 
 
+@pytest.mark.thorough
 @needs_shared
 @pytest.mark.parametrize(
     ("recorded", "subsets", "test_set", "num_aug"),
@@ -266,6 +267,17 @@ def test_folders_give_what_kaggles_files_give(tmp_path: Path) -> None:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
+def test_hidden_files_are_no_tasks(tmp_path: Path) -> None:
+    prefix = write_folders(tmp_path, small_tasks())
+    names = [task.name for task in read_subset(prefix, "first")]
+    (tmp_path / "first" / "._many.json").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "first" / ".copy.json").write_bytes((tmp_path / "first" / f"{names[0]}.json").read_bytes())
+    assert [task.name for task in read_subset(prefix, "first")] == names
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(UserError, match=r"There are: first, second, third\."):
+        read_subset(prefix, "fourth")
+
+
 def test_puzzle_identifiers_start_leaves_blanks(tmp_path: Path) -> None:
     build(config(write_kaggle(tmp_path, small_tasks()), tmp_path / "out", num_aug=0, puzzle_identifiers_start=3))
     names = json.loads((tmp_path / "out" / "identifiers.json").read_text())
@@ -378,6 +390,16 @@ def task_with(pair: Any) -> Any:
         ({"bad": {"train": []}}, "task 'bad': expected an object with the lists"),
         ({"bad": {"train": [], "test": []}}, "task 'bad': no train pairs"),
         ({"a|||b": GOOD["good"]}, "must not be empty"),
+        *(
+            ({name: GOOD["good"]}, "becomes the name of a file")
+            for name in ("a/b", "..", ".", "a\\b", "a\0", "a\n", "\ud800", "x" * 201)
+        ),
+        ("", "arc_a_challenges.json is empty"),
+        ("[" * 100_000, "nested too deeply"),
+        (f"{{{', '.join([json.dumps(GOOD)[1:-1]] * 2)}}}", "the key 'good' is there twice"),
+        ('{"t": {"train": [{"input": [[NaN]], "output": [[1]]}], "test": []}}', "NaN is no JSON value"),
+        (task_with({"input": "0 1", "output": [[1]]}), "train pair 0, input: text '0 1', not lists of numbers"),
+        (task_with({"input": ["01", "10"], "output": [[1]]}), "input: text ['01', '10'], not lists of numbers"),
         (task_with(3), "train pair 0: expected an object with 'input' and 'output'"),
         (task_with({"input": [[1]]}), "train pair 0: no 'output'"),
         (task_with(example([], [[1]])), "train pair 0, input: empty"),

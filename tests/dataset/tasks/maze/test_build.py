@@ -60,6 +60,7 @@ def check_every_row(folder: str, height: int, width: int) -> int:
     return rows
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not HARD.exists(), reason="needs the shared data")
 def test_the_published_data_set_is_rebuilt_and_every_augmented_row_is_right(tmp_path: Path):
     published = {split: loaded(HARD, split) for split in ("train", "test")}
@@ -174,6 +175,8 @@ def test_subsamples_are_seeded(tmp_path: Path, source: Path):
         ("S#G" + " " * 22, "SoG" + " " * 22, "differs from the question"),
         ("S G" + " " * 22, "S#G" + " " * 22, "differs from the question"),
         ("S G" + " " * 22, "S G" + " " * 22, "no path from S to G"),
+        ("S#G##" + "#" * 20, "S#G##" + "#" * 20, "no path leads from S to G.*Its question is 'S#G###"),
+        ("S GS " + " " * 20, "SoGS " + " " * 20, "this one has several.*Its question is 'S GS  "),
         ("S G" + " " * 22, "SoG" + " " * 21 + "o", "no path from S to G"),
         ("S G  " + " " * 20, "S G  " + "ooo  " + " " * 15, "not a shortest one"),
     ],
@@ -187,6 +190,22 @@ def test_malformed_rows_are_named(tmp_path: Path, question: str, answer: str, me
     with pytest.raises(UserError, match=rf"train\.csv line 4: .*{message}"):
         build(options(tmp_path, tmp_path / "source", height=5, width=5))
     assert not (tmp_path / "built").exists()
+
+
+def test_mazes_without_an_answer_are_tested_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    good = np.array(list(generate_mazes(4, 5, 5, np.random.default_rng(0))))
+    write_csv(tmp_path / "source", "train", good, label_mazes(good))
+    closed, free = "S#G##" + "#" * 20, " S" + " " * 22 + "G"
+    # the space after each comma is not part of the maze
+    (tmp_path / "source" / "test.csv").write_text(f"answer, question\n, {closed}\n, {free}\n")
+    build(options(tmp_path, tmp_path / "source", height=5, width=5))
+    printed = capsys.readouterr()
+    assert "2 of 2 test puzzles have no answer; they are predicted, but not scored" in printed.err
+    assert "WARNING: 1 of 2 test mazes have no path" in printed.err
+    assert "and an unknown number of moves" in printed.out
+    test = loaded(tmp_path / "built", "test")
+    assert not test.labels.any()
+    assert ["".join(CHARACTERS[token - 1] for token in row) for row in test.inputs] == [closed, free]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ def marked(mazes: np.ndarray) -> np.ndarray:
     return mark_paths(torch.from_numpy(mazes), torch.from_numpy(goal_remainders(mazes))).numpy()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("height", "width"), [(5, 5), (7, 12), (30, 30), (6, 70)])
 def test_paths_are_those_of_the_builder(height: int, width: int):
     mazes = np.array(list(generate_mazes(60, height, width, np.random.default_rng(1))))

@@ -14,6 +14,7 @@ SMALL, MIDDLE, LARGE = BOXES
 Tokens = tuple[np.ndarray, np.ndarray]
 
 
+@pytest.mark.thorough
 def test_sudoku_draws_are_uniform_over_the_group():
     n = 60_000
     draws = draw(SudokuAugmentation(SMALL), 0, n)

@@ -71,6 +71,7 @@ def check_every_row(folder: str, box: Box, exact_cover: bool) -> int:
     return rows
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not REAL.exists(), reason="needs the shared data")
 def test_every_row_of_augmented_real_puzzles_is_right(tmp_path: Path):
     for split in ("train", "test"):
@@ -177,7 +178,17 @@ def edited(row: int, column: int, value: str):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (edited(0, 1, "puzzle"), "expected the header source,question,answer,rating"),
+        (
+            edited(0, 1, "puzzle"),
+            "no column 'question'.*names source,puzzle,answer.*Expected the header source,question,answer,rating",
+        ),
+        (lambda lines: lines.__setitem__(0, "question;answer"), "Is it separated by ';'. Commas are expected"),
+        (lambda lines: lines.__setitem__(0, "source\tquestion"), r"Is it separated by '\\t'. Commas are expected"),
+        (lambda lines: lines.__setitem__(0, "question,answer,rating,Question"), "the column 'question' more than once"),
+        (lambda lines: lines.__setitem__(0, "source,question,answer,stars"), "no column 'rating', which --min-diff"),
+        (lambda lines: lines.clear(), "train.csv is empty"),
+        (edited(3, 0, '"never closed'), "not CSV"),
+        (edited(4, 1, ""), "line 5: question of 0 characters"),
         (edited(3, 1, "." * 35), r"train.csv line 4: question of 35 characters, expected 36.*--box"),
         (edited(3, 2, "1" * 81), r"train.csv line 4: answer of 81 characters"),
         (edited(2, 1, "7"), r"train.csv line 3: a question holds digits 1..6"),
@@ -203,8 +214,97 @@ def test_malformed_rows_are_named(tmp_path: Path, source: Path, edit, message: s
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path, source: Path):
     (source / "train.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"train.csv is not a CSV file"):
+    with pytest.raises(UserError, match=r"train.csv is not in UTF-8: byte 0 is 0xff.*It looks like UTF-16"):
         build(options(tmp_path, source))
+
+
+def rewritten(text: str, columns: list[str | None], names: list[str], separator: str = ",") -> str:
+    """The CSV `text` with these of its columns, None for another one, below other `names`."""
+    header, *rows = (line.split(",") for line in text.splitlines())
+    places = [None if column is None else header.index(column) for column in columns]
+    lines = [names, *(["7" if place is None else row[place] for place in places] for row in rows)]
+    return "".join(separator.join(line) + "\r\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "separator"),
+    [
+        (["question", "answer", "rating", "source"], ["question", "answer", "rating", "source"], ","),
+        (["answer", "question"], ["Answer", "QUESTION"], ","),
+        (["source", None, "question", None, "answer"], ["source", "tags", " question", "", "answer "], ","),
+        (["source", "question", "answer", "rating"], ["source", "question", "answer", "rating"], ", "),
+        (["source", "question", "answer", "rating"], ["\ufeffsource", "question", "answer", "rating"], " ,\t"),
+    ],
+)
+def test_columns_are_found_by_name(
+    tmp_path: Path, source: Path, columns: list[str | None], names: list[str], separator: str
+):
+    build(options(tmp_path, source))
+    plain = {file: file.read_bytes() for file in sorted((tmp_path / "built").rglob("*.*"))}
+    for split in ("train", "test"):
+        text = rewritten((source / f"{split}.csv").read_text(), columns, names, separator)
+        (source / f"{split}.csv").write_bytes((text + " ,\r\n").encode())
+    build(options(tmp_path, source, overwrite=True))
+    assert {file: file.read_bytes() for file in sorted((tmp_path / "built").rglob("*.*"))} == plain
+    if "rating" not in columns:
+        with pytest.raises(UserError, match="'rating', which --min-difficulty needs"):
+            build(options(tmp_path, source, overwrite=True, min_difficulty=1))
+
+
+def without_answers(path: Path, rows: slice) -> None:
+    """Empty the answers of some `rows`, counted from 0, of a CSV file."""
+    header, *lines = path.read_text().splitlines()
+    cells = [line.split(",") for line in lines]
+    for row in cells[rows]:
+        row[2] = ""
+    path.write_text("\n".join([header, *(",".join(row) for row in cells)]) + "\n")
+
+
+def test_puzzles_without_an_answer_are_tested_on_and_not_trained_on(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+):
+    build(options(tmp_path, source))
+    train, test = (loaded(tmp_path / "built", split) for split in ("train", "test"))
+    train, test = (np.stack([shard.inputs, shard.labels]) for shard in (train, test))
+    without_answers(source / "train.csv", slice(2, 5))
+    without_answers(source / "test.csv", slice(1, 3))
+    capsys.readouterr()
+    build(options(tmp_path, source, overwrite=True))
+    printed = capsys.readouterr().err
+    assert "train.csv: 3 of 12 training puzzles have no answer and are left out" in printed
+    assert "test.csv: 2 of 5 test puzzles have no answer; they are predicted, but not scored" in printed
+    assert "WARNING" not in printed
+    built = loaded(tmp_path / "built", "train")
+    assert np.array_equal(np.stack([built.inputs, built.labels]), np.delete(train, slice(2, 5), axis=1))
+    built = loaded(tmp_path / "built", "test")
+    test[1, 1:3] = 0
+    assert np.array_equal(np.stack([built.inputs, built.labels]), test)
+
+
+def test_a_test_file_may_have_no_answers_and_a_training_file_may_not(tmp_path: Path, source: Path):
+    (source / "test.csv").write_text(f"question\n{'.' * 36}\n")
+    build(options(tmp_path, source))
+    assert not loaded(tmp_path / "built", "test").labels.any()
+    assert (loaded(tmp_path / "built", "test").inputs == TOKEN_OFFSET).all()
+    without_answers(source / "train.csv", slice(None))
+    with pytest.raises(UserError, match=r"train.csv: no puzzle has an answer.*line 2.*Training needs answers"):
+        build(options(tmp_path, source, overwrite=True))
+
+
+def test_puzzles_with_several_solutions_or_none_are_counted(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+):
+    build(options(tmp_path, source))
+    assert "WARNING" not in capsys.readouterr().err
+    header, *rows = (source / "test.csv").read_text().splitlines()
+    answer = rows[0].split(",")[2]
+    rows += [f"s,{'.' * 35}{answer[-1]},{answer},0", f"s,{'.' * 36},,0", f"s,11{'.' * 34},,0"]
+    (source / "test.csv").write_text("\n".join([header, *rows]) + "\n")
+    build(options(tmp_path, source, overwrite=True))
+    printed = capsys.readouterr().err
+    assert "WARNING: 2 of 8 test puzzles checked have several solutions" in printed
+    assert "Sudoku/solved counts any of them, exact_accuracy only the given one" in printed
+    assert "WARNING: 1 of 8 test puzzles checked have no solution" in printed
 
 
 @pytest.mark.parametrize(
