@@ -10,17 +10,19 @@ from dataset.tasks.sudoku.rules import BOXES
 from tests.dataset.tasks.augmented import apply, draw, mazes, sudokus
 from utils.errors import UserError
 
-SMALL, MIDDLE, LARGE = BOXES
-Tokens = tuple[np.ndarray, np.ndarray]
+LARGE = BOXES[-1]
+
+
+def eight_rows(name: str) -> tuple[Augmentation, np.ndarray, np.ndarray]:
+    """The augmentation of a task, and inputs and labels [8, cells] for it."""
+    if name == "sudoku":
+        return SudokuAugmentation(LARGE), *sudokus(LARGE, 8)
+    return MazeAugmentation(9, 9), *mazes(8, 9, 9)
 
 
 @pytest.mark.parametrize("name", ["sudoku", "maze"])
 def test_a_row_depends_on_its_own_place_only(name: str):
-    augmentation: Augmentation
-    if name == "sudoku":
-        augmentation, (inputs, labels) = SudokuAugmentation(LARGE), sudokus(LARGE, 8)
-    else:
-        augmentation, (inputs, labels) = MazeAugmentation(9, 9), mazes(8, 9, 9)
+    augmentation, inputs, labels = eight_rows(name)
     new_inputs, new_labels = apply(augmentation, inputs, labels, draw(augmentation, 7, 8))
     for rows in ([5], [0, 1, 2, 3], [7, 2]):
         part = augmentation.draw(7, torch.tensor(rows))
@@ -32,11 +34,7 @@ def test_a_row_depends_on_its_own_place_only(name: str):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("name", ["sudoku", "maze"])
 def test_every_device_gives_the_same(name: str):
-    augmentation: Augmentation
-    if name == "sudoku":
-        augmentation, (inputs, labels) = SudokuAugmentation(LARGE), sudokus(LARGE, 8)
-    else:
-        augmentation, (inputs, labels) = MazeAugmentation(9, 9), mazes(8, 9, 9)
+    augmentation, inputs, labels = eight_rows(name)
     expected = apply(augmentation, inputs, labels, draw(augmentation, 3, 8))
     prepared = augmentation.prepare(inputs, labels)
     tokens = [torch.from_numpy(x).cuda() for x in (inputs, labels)]

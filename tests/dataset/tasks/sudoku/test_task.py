@@ -2,23 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.tasks.sudoku.generate import generate_puzzles
 from dataset.tasks.sudoku.rules import BOXES, TOKEN_OFFSET, Box
 from dataset.tasks.sudoku.task import Sudoku
-from evaluators.rules import Rules
 from tests.dataset.tasks.sudoku.exact_cover import exact_solutions
+from tests.dataset.tasks.sudoku.judged import MIDDLE, evaluator, puzzles
 from utils.errors import UserError
-
-MIDDLE = BOXES[1]
-
-
-def evaluator(box: Box = MIDDLE) -> Rules:
-    return Rules(Sudoku.of(box.cells, box.vocab_size), pad_id=0)
-
-
-def puzzles(count: int, box: Box = MIDDLE) -> tuple[torch.Tensor, torch.Tensor]:
-    boards = np.array(list(generate_puzzles(count, box, np.random.default_rng(0)))).astype(np.int32) + TOKEN_OFFSET
-    return torch.from_numpy(boards[:, 0].copy()), torch.from_numpy(boards[:, 1].copy())
 
 
 def judged(inputs: torch.Tensor, preds: torch.Tensor) -> dict[str, float] | None:
