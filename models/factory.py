@@ -91,8 +91,7 @@ def complete_arch(arch: ArchConfig, dtype: str | None = None, data: Data = "puzz
     """
     check_arch(arch, data)
     own_keys = arch.own_keys if dtype is None else {**arch.own_keys, "forward_dtype": dtype}
-    filled = model_class(arch).inner_class.config_class(**{**own_keys, "vocab_size": 1, "seq_len": 1})
-    return ArchConfig(name=arch.name, loss=arch.loss, **filled.model_dump(exclude=_FILLED_IN))
+    return ArchConfig(name=arch.name, loss=arch.loss, **_all_keys(arch, own_keys))
 
 
 def comparable_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,13 +101,19 @@ def comparable_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         arch = ArchConfig.model_validate(config["arch"])
-        complete = model_class(arch).inner_class.config_class(**{**arch.own_keys, "vocab_size": 1, "seq_len": 1})
+        complete = _all_keys(arch, arch.own_keys)
     except (KeyError, ValueError):
         return dict(config)
-    values = {**arch.model_dump(), **complete.model_dump(exclude=_FILLED_IN)}
+    values = {**arch.model_dump(), **complete}
     values["name"] = canonical_name(arch.name)
     values["loss"] = {**arch.loss.model_dump(), "name": canonical_name(arch.loss.name)}
     return {**config, "arch": values}
+
+
+def _all_keys(arch: ArchConfig, own_keys: Mapping[str, Any]) -> dict[str, Any]:
+    """`own_keys` and the defaults of the other keys of the architecture's class."""
+    filled = model_class(arch).inner_class.config_class(**{**own_keys, "vocab_size": 1, "seq_len": 1})
+    return filled.model_dump(exclude=_FILLED_IN)
 
 
 def make_head(
