@@ -131,6 +131,7 @@ class StepReader:
 
     def add(self, step: int, measured: Measured) -> None:
         """Add a step that has been launched."""
+        self._timer.launched()
         self._unread.append((step, measured))
 
     def ready(self, all_steps: bool) -> Iterator[tuple[int, dict[str, float], dict[str, float]]]:
