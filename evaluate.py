@@ -27,6 +27,7 @@ from utils.errors import UserError
 from utils.files import writing_to
 from utils.hydra import hydra_main
 from utils.machine import choose_machine
+from utils.run_folder import RESOLVED
 from utils.settings import EvaluateConfig, EvaluatorConfig, PretrainConfig
 
 
@@ -102,10 +103,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
 
 def known_settings(checkpoint: Checkpoint, say=print) -> dict[str, Any]:
     """The configuration of the training run; unknown keys are reported and dropped."""
-    foreign = sorted(set(checkpoint.config) - set(PretrainConfig.model_fields))
+    foreign = sorted(set(checkpoint.config) - set(PretrainConfig.model_fields) - {RESOLVED})
     if foreign:
         say(f"the configuration of {checkpoint.path}: dropped unknown keys: {', '.join(foreign)}")
-    return {key: value for key, value in checkpoint.config.items() if key not in foreign}
+    return {key: value for key, value in checkpoint.config.items() if key in PretrainConfig.model_fields}
 
 
 def open_data(config: EvaluateConfig, trained: dict[str, Any], ranks: Ranks) -> tuple[PuzzleSplit, bool]:

@@ -42,9 +42,8 @@ def train(config: PretrainConfig) -> None:
     say = ranks.say
     check_batch_size(config, ranks)
     check_save_outputs(config.eval_save_outputs)
-    machine, arch = resolve_arch(config, ranks)
-    config = config.model_copy(update={"arch": arch})
-    device, size = machine.device, config.global_batch_size
+    machine, config = resolve_arch(config, ranks)
+    arch, device, size = config.arch, machine.device, config.global_batch_size
 
     with process_group(ranks, device):
         # -- data, length, and the run folder, which rank 0 chooses
@@ -52,11 +51,12 @@ def train(config: PretrainConfig) -> None:
         shape, num_puzzles = data.metadata, data.train.num_puzzle_identifiers
         schedule = make_schedule(config, *plan_epochs(config, data.train))
         evaluation = TrainingEvaluation(config, data.test, device, ranks) if data.test is not None else None
-        plan = plan_on_main(config, data.project_name, comparable_config, ranks)
+        plan = plan_on_main(config, data.project_name, machine, comparable_config, ranks)
 
         # -- model, optimizers, averages
         torch.manual_seed(config.seed)
-        head = make_head(arch, shape.vocab_size, shape.seq_len, num_puzzles, recompute=config.activation_checkpointing)
+        recompute, dtype = config.activation_checkpointing, machine.dtype
+        head = make_head(arch, shape.vocab_size, shape.seq_len, num_puzzles, recompute=recompute, dtype=dtype)
         if plan.weights is not None:
             start_from_weights(head, plan.weights, arch, data.same_puzzles(plan.weights.parent), say)
         head.to(device)

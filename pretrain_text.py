@@ -41,19 +41,18 @@ def train(config: TextConfig) -> None:
     ranks = launched_ranks()
     say = ranks.say
     check_batch_size(config, ranks)
-    machine, arch = resolve_arch(config, ranks, data="text")
-    config = config.model_copy(update={"arch": arch})
-    device, size = machine.device, config.global_batch_size
+    machine, config = resolve_arch(config, ranks, data="text")
+    arch, device, size = config.arch, machine.device, config.global_batch_size
 
     with process_group(ranks, device):
         # -- the run folder, which rank 0 chooses, and the text
-        plan = plan_on_main(config, project_name(config), comparable_config, ranks)
+        plan = plan_on_main(config, project_name(config), machine, comparable_config, ranks)
         text = open_text(config, plan.source, ranks)
 
         # -- model, optimizer, averages
         torch.manual_seed(config.seed)
-        recompute = config.activation_checkpointing
-        head = make_head(arch, text.tokenizer.vocab_size, config.seq_len, data="text", recompute=recompute)
+        recompute, vocab_size = config.activation_checkpointing, text.tokenizer.vocab_size
+        head = make_head(arch, vocab_size, config.seq_len, data="text", recompute=recompute, dtype=machine.dtype)
         assert isinstance(head, TextLossHead)
         if plan.weights is not None:
             start_from_weights(head, plan.weights, arch, say=say)

@@ -82,7 +82,9 @@ class Bench:
         self.batches, seq_len, vocab_size, puzzles = open_data(config, ranks)
         torch.manual_seed(config.seed)
         recompute = config.activation_checkpointing
-        self.head = make_head(config.arch, vocab_size, seq_len, puzzles, recompute=recompute).to(self.device)
+        self.head = make_head(config.arch, vocab_size, seq_len, puzzles, recompute=recompute, dtype=machine.dtype).to(
+            self.device
+        )
         self.flops = flops_per_example(config.arch, vocab_size, seq_len) * config.global_batch_size
         self.figures: dict[str, float | str | int] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
         self.acceleration = self.accelerate(self.head)
@@ -300,8 +302,7 @@ def run(config: BenchConfig) -> None:
     torch.compiler.reset()  # count compilations separately for each job of a sweep
     ranks = launched_ranks()
     check_batch_size(config, ranks)
-    machine, arch = resolve_arch(config, ranks)
-    config = config.model_copy(update={"arch": arch})
+    machine, config = resolve_arch(config, ranks)
     with process_group(ranks, machine.device):
         bench = Bench(config, ranks, machine)
         for part in config.parts:

@@ -1,7 +1,7 @@
 """Builds a model with its loss head from the `arch` section of a configuration."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from utils.settings import ArchConfig, TrainingConfig
 PUZZLE_TABLE = "model.inner.puzzle_emb.weights"  # the name of the puzzle embedding in a state dict of a loss head
 
 Data = Literal["puzzles", "text"]
+ConfigT = TypeVar("ConfigT", bound=TrainingConfig)
 _LOSS_HEADS: dict[Data, str] = {"puzzles": "losses@ACTLossHead", "text": "text.loss@TextLossHead"}
 
 # filled in from the data and the run, so they are not configuration keys
@@ -57,8 +58,7 @@ def check_arch(arch: ArchConfig, data: Data = "puzzles") -> None:
     unknown = [key for key in arch.own_keys if key not in allowed]
     if unknown:
         raise UserError("\n  ".join(unknown_key(f"arch.{key}", key, allowed) for key in unknown))
-    own_keys = {key: value for key, value in arch.own_keys.items() if (key, value) != ("forward_dtype", "auto")}
-    validate(config_class, {**own_keys, "vocab_size": 1, "seq_len": 1}, where="arch.")
+    validate(config_class, {**_without_auto(arch), "vocab_size": 1, "seq_len": 1}, where="arch.")
     loss = load_class(arch.loss.name)
     if not issubclass(loss, ACTLossHead) or issubclass(loss, TextLossHead) != (data == "text"):
         raise UserError(f"arch.loss.name={arch.loss.name!r} is no loss head for {data}; use {_LOSS_HEADS[data]}.")
@@ -66,8 +66,11 @@ def check_arch(arch: ArchConfig, data: Data = "puzzles") -> None:
         raise UserError(f"arch.loss.loss_type={arch.loss.loss_type!r}: allowed are {', '.join(loss.loss_types)}.")
 
 
-def resolve_arch(config: TrainingConfig, ranks: Ranks, data: Data = "puzzles") -> tuple[Machine, ArchConfig]:
-    """The machine that a run uses, and its complete architecture, with the dtype of that machine as forward_dtype.
+def resolve_arch(config: ConfigT, ranks: Ranks, data: Data = "puzzles") -> tuple[Machine, ConfigT]:
+    """The machine that a run uses, with the dtype of its recursion, and the configuration with all keys of `arch`.
+
+    An `arch.forward_dtype=auto` stays in the configuration, because the run may go on on another machine; the dtype
+    that this machine computes in is `Machine.dtype`.
 
     Raises:
         UserError: a key or a value of the architecture is not accepted, or the device is not available.
@@ -75,23 +78,21 @@ def resolve_arch(config: TrainingConfig, ranks: Ranks, data: Data = "puzzles") -
     check_arch(config.arch, data)
     dtype = config.arch.own_keys.get("forward_dtype") or _default_dtype(config.arch)
     machine = choose_machine(config.device, dtype, config.compile, ranks.local_rank)
-    return machine, complete_arch(config.arch, machine.dtype, data)
+    return machine, config.model_copy(update={"arch": complete_arch(config.arch, data)})
 
 
-def complete_arch(arch: ArchConfig, dtype: str | None = None, data: Data = "puzzles") -> ArchConfig:
+def complete_arch(arch: ArchConfig, data: Data = "puzzles") -> ArchConfig:
     """`arch` with every key of its class; missing keys get their defaults.
 
     Args:
         arch: the architecture; it is checked (`check_arch`).
-        dtype: dtype of the recursion; None: the configured one.
         data: the kind of data that the architecture must be for.
 
     Raises:
         UserError: a key or a value is not accepted.
     """
     check_arch(arch, data)
-    own_keys = arch.own_keys if dtype is None else {**arch.own_keys, "forward_dtype": dtype}
-    return ArchConfig(name=arch.name, loss=arch.loss, **_all_keys(arch, own_keys))
+    return ArchConfig(name=arch.name, loss=arch.loss, **_all_keys(arch))
 
 
 def comparable_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def comparable_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         arch = ArchConfig.model_validate(config["arch"])
-        complete = _all_keys(arch, arch.own_keys)
+        complete = _all_keys(arch)
     except (KeyError, ValueError):
         return dict(config)
     values = {**arch.model_dump(), **complete}
@@ -110,10 +111,17 @@ def comparable_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "arch": values}
 
 
-def _all_keys(arch: ArchConfig, own_keys: Mapping[str, Any]) -> dict[str, Any]:
-    """`own_keys` and the defaults of the other keys of the architecture's class."""
+def _all_keys(arch: ArchConfig) -> dict[str, Any]:
+    """The keys that are given, and the defaults of the other keys of the architecture's class."""
+    own_keys = _without_auto(arch)
     filled = model_class(arch).inner_class.config_class(**{**own_keys, "vocab_size": 1, "seq_len": 1})
-    return filled.model_dump(exclude=_FILLED_IN)
+    kept = {"forward_dtype": "auto"} if "forward_dtype" not in own_keys and "forward_dtype" in arch.own_keys else {}
+    return filled.model_dump(exclude=_FILLED_IN) | kept
+
+
+def _without_auto(arch: ArchConfig) -> dict[str, Any]:
+    """The keys that are given, without forward_dtype=auto, which is no dtype of a model."""
+    return {key: value for key, value in arch.own_keys.items() if (key, value) != ("forward_dtype", "auto")}
 
 
 def make_head(
@@ -123,23 +131,26 @@ def make_head(
     num_puzzle_identifiers: int = 1,
     data: Data = "puzzles",
     recompute: bool = False,
+    dtype: str | None = None,
 ) -> ACTLossHead:
     """A newly initialised model in its loss head (for text a `TextLossHead`), on the CPU.
 
     Args:
-        arch: the architecture; its forward_dtype must not be `auto` (see `complete_arch`).
+        arch: the architecture.
         vocab_size, seq_len, num_puzzle_identifiers: sizes of the data.
         data: the kind of data that the architecture must be for.
         recompute: recompute activations in the backward pass (activation_checkpointing).
+        dtype: dtype of the recursion (`Machine.dtype`); None: the configured one, which must not be `auto`.
 
     Raises:
         UserError: a key or a value is not accepted.
     """
     check_arch(arch, data)
-    if arch.own_keys.get("forward_dtype") == "auto":
+    if dtype is None and arch.own_keys.get("forward_dtype") == "auto":
         raise UserError("arch.forward_dtype=auto depends on the machine: see models.factory.resolve_arch.")
     config: Mapping[str, Any] = {
         **arch.own_keys,
+        **({} if dtype is None else {"forward_dtype": dtype}),
         "vocab_size": vocab_size,
         "seq_len": seq_len,
         "num_puzzle_identifiers": num_puzzle_identifiers,

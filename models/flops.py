@@ -14,7 +14,7 @@ def flops_per_example(arch: ArchConfig, vocab_size: int, seq_len: int) -> int:
     elementwise operations nor anything that an implementation recomputes.
     """
     with torch.device("meta"):
-        head = make_head(arch, vocab_size, seq_len, num_puzzle_identifiers=1)
+        head = make_head(arch, vocab_size, seq_len, num_puzzle_identifiers=1, dtype="float32")
         tokens = torch.zeros(1, seq_len, dtype=torch.int32)
         batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": torch.zeros(1, dtype=torch.int32)}
         with FlopCounterMode(display=False) as counter:

@@ -126,9 +126,8 @@ def load_model(
     Raises:
         UserError: the weights do not fit this architecture and these sizes.
     """
-    arch = checkpoint.arch.model_copy(update={"forward_dtype": machine.dtype})
-    rows = checkpoint.puzzle_rows or 1
-    head = make_head(arch, vocab_size or checkpoint.vocab_size, seq_len or checkpoint.seq_len, rows, data)
+    vocab_size, seq_len = vocab_size or checkpoint.vocab_size, seq_len or checkpoint.seq_len
+    head = make_head(checkpoint.arch, vocab_size, seq_len, checkpoint.puzzle_rows or 1, data, dtype=machine.dtype)
     check_fits(checkpoint.weights, head, checkpoint.path)
     dtypes = {name: value.dtype for name, value in head.state_dict().items()}
     weights = {name: value.to(dtypes[name]) for name, value in checkpoint.weights.items()}

@@ -2,12 +2,15 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.runs import different, kill_at, metrics, outcome, refused, start, tiny, write_sudoku
+from utils import machine
 from utils.checkpoint import load_train_state, train_state_path, weights_path
+from utils.config import read_yaml
 
 STEPS = 60
 # halting on q_halt > q_continue sets in at once, so slots soon stand at different steps
@@ -48,6 +51,26 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path):
     for one, two in zip(metrics(whole), metrics(parts), strict=True):
         assert one["train/lm_loss"] == pytest.approx(two["train/lm_loss"], rel=1e-5)
         assert one["train/count"] == two["train/count"]
+
+
+def test_a_run_of_dtype_auto_goes_on_on_hardware_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    data = write_sudoku(tmp_path / "data", groups=18, tests=7)
+    settings: dict[str, Any] = {"arch.forward_dtype": "auto", "project_name": "p", "load_checkpoint": "latest"}
+    said: dict[str, str] = {}
+    for dtype, last in (("bfloat16", 2), ("float32", 4)):
+        monkeypatch.setattr(machine, "_has_bfloat16", lambda _, dtype=dtype: dtype == "bfloat16")
+        status, said[dtype] = outcome("pretrain", tiny(data, None, **settings, max_steps=last, compile=False))
+        assert status == 0, said[dtype]
+        (folder,) = (tmp_path / "checkpoints" / "p").iterdir()  # `latest` has found the run
+        saved = read_yaml(folder / "all_config.yaml")
+        assert (saved["arch"]["forward_dtype"], saved["resolved"]["forward_dtype"]) == ("auto", dtype)
+        assert load_train_state(train_state_path(folder, last))["carry"]["states"]["z_H"].dtype == getattr(torch, dtype)
+    assert "note: forward_dtype was bfloat16 up to the checkpoint and is float32 from here" in said["float32"]
+    assert "changed since" not in said["float32"]
+    assert [line["step"] for line in metrics(folder)] == [1, 2, 3, 4]
+    status, output = outcome("evaluate", [f"load_checkpoint={folder / 'step_4'}", "device=cpu", "compile=false"])
+    assert (status, "dtype: float32 (no fast bfloat16 here)" in output, "dropped" in output) == (0, True, False), output
 
 
 @pytest.mark.thorough

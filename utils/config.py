@@ -100,9 +100,9 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def write_yaml(path: Path, config: BaseModel) -> None:
-    """Write a configuration in the format of the published all_config.yaml."""
-    path.write_text(yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=True))
+def write_yaml(path: Path, config: BaseModel, more: Mapping[str, Any] | None = None) -> None:
+    """Write a configuration, and the keys in `more`, in the format of the published all_config.yaml."""
+    path.write_text(yaml.dump(config.model_dump() | dict(more or {}), Dumper=_Dumper, sort_keys=True))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -28,7 +29,8 @@ from utils.distributed import Ranks, barrier, broadcast_object
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
-from utils.run_folder import RunPlan, check_same_run, plan_run
+from utils.machine import Machine
+from utils.run_folder import RESOLVED, RunPlan, check_same_run, plan_run
 from utils.settings import TrainingConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -94,12 +96,15 @@ def check_batch_size(config: TrainingConfig, ranks: Ranks) -> None:
         )
 
 
-def plan_on_main(config: TrainingConfig, project: str, comparable: Comparable, ranks: Ranks) -> RunPlan:
+def plan_on_main(
+    config: TrainingConfig, project: str, machine: Machine, comparable: Comparable, ranks: Ranks
+) -> RunPlan:
     """Call `plan_run` on rank 0 and return its plan on every rank. Collective.
 
     Args:
         config: the configuration of the run.
         project: project name if the configuration gives none.
+        machine: what the run computes on; the plan keeps it for the files of the run.
         comparable: see `Comparable`.
         ranks: the rank of this process.
 
@@ -119,7 +124,7 @@ def plan_on_main(config: TrainingConfig, project: str, comparable: Comparable, r
     if isinstance(plan, UserError):
         raise plan
     assert plan is not None
-    return plan
+    return replace(plan, resolved={"device": machine.device.type, "forward_dtype": machine.dtype})
 
 
 def resume(
@@ -151,6 +156,11 @@ def resume(
     saved = load_train_state(train_state_path(folder, step))
     for line in check_same_run(comparable(saved["config"]), comparable(config.model_dump()), fixed):
         say(f"changed since the checkpoint: {line}")
+    computed = saved["config"].get(RESOLVED, {})
+    for key, now in plan.resolved.items():
+        if computed.get(key, now) != now:
+            say(f"note: {key} was {computed[key]} up to the checkpoint and is {now} from here, so the run goes on from "
+                "the same state, but not to the same bits")  # fmt: skip
     path = weights_path(folder, step)
     weights = load_weights(path)
     check_fits(weights, state.head, path)
@@ -179,7 +189,7 @@ def open_log(
         return SilentLog()
     with writing_to(plan.folder, OTHER_FOLDER):
         plan.folder.mkdir(parents=True, exist_ok=True)
-        write_yaml(plan.folder / "all_config.yaml", config)
+        write_yaml(plan.folder / "all_config.yaml", config, {RESOLVED: plan.resolved})
         shutil.copytree(
             REPOSITORY / "models",
             plan.folder / "code" / "models",
@@ -212,6 +222,6 @@ def save(config: TrainingConfig, state: Training, plan: RunPlan, more: dict[str,
         with state.averaged():
             save_weights(plan.folder, state.step, state.head)
         content["run"] = {"project": plan.project, "name": plan.name, "wandb_id": plan.wandb_id}
-        content["config"] = config.model_dump()
+        content["config"] = config.model_dump() | {RESOLVED: plan.resolved}
         save_train_state(plan.folder, state.step, content | (more or {}), config.keep_train_states)
     barrier()

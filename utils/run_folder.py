@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ NOT_COMPUTED = {
     "load_checkpoint", "run_name", "project_name", "checkpoint_path",
     "device", "wandb_mode", "num_workers", "data_on_device", "max_steps",
 }  # fmt: skip
+# the key of a saved configuration that holds what `auto` came to on the machine of the run
+RESOLVED = "resolved"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class RunPlan:
     resume: tuple[Path, int] | None = None  # folder and step of the checkpoint to resume
     weights: Path | None = None  # weights to start a new run from
     note: str = ""
+    resolved: dict[str, str] = field(default_factory=dict)  # device and forward_dtype that the run computes with
 
     @property
     def source(self) -> Path | None:
@@ -155,14 +158,21 @@ def _newest_run(
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     return {
         key: f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
-        for key in sorted({*before, *now} - NOT_COMPUTED)
-        if _comparable_value(key, before) != _comparable_value(key, now)
+        for key in sorted({*before, *now} - NOT_COMPUTED - {RESOLVED})
+        if _comparable_value(key, before, now) != _comparable_value(key, now, now)
     }
 
 
-def _comparable_value(key: str, config: Mapping[str, Any]) -> Any:
-    """The value of a key; folders of data in their absolute spelling."""
+def _comparable_value(key: str, config: Mapping[str, Any], now: Mapping[str, Any]) -> Any:
+    """The value of a key; folders of data in their absolute spelling.
+
+    Runs of earlier versions saved the dtype that arch.forward_dtype=auto came to, and not what was asked for. So in
+    theirs it counts as `auto` if `auto` is asked for now.
+    """
     value = config.get(key)
+    if key == "arch" and isinstance(value, dict) and RESOLVED not in config:
+        asked = (now.get("arch") or {}).get("forward_dtype")
+        return {**value, "forward_dtype": "auto"} if asked == "auto" else value
     if key in ("data_paths", "data_paths_test") and isinstance(value, list):
         return [os.path.realpath(path) for path in value]
     return value

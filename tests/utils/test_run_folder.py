@@ -255,6 +255,17 @@ def test_folders_of_data_may_be_spelt_otherwise(tmp_path: Path, monkeypatch: pyt
         check_same_run(before, before | {"data_paths": ["data/y"]}, ("data_paths",))
 
 
+def test_a_dtype_left_to_the_machine_ties_no_run_to_it():
+    auto, chosen = {"arch": {"forward_dtype": "auto"}}, {"arch": {"forward_dtype": "bfloat16"}}
+    assert check_same_run(auto | {"resolved": {"forward_dtype": "bfloat16"}}, auto, ("arch",)) == []
+    with pytest.raises(UserError, match="'auto'} before, {'forward_dtype': 'bfloat16'} now"):
+        check_same_run(auto | {"resolved": {"forward_dtype": "bfloat16"}}, chosen, ("arch",))
+    with pytest.raises(UserError, match="'bfloat16'} before, {'forward_dtype': 'auto'} now"):
+        check_same_run(chosen | {"resolved": {"forward_dtype": "bfloat16"}}, auto, ("arch",))
+    # earlier versions saved only what auto came to
+    assert check_same_run(chosen, auto, ("arch",)) == []
+
+
 @pytest.mark.parametrize("key", ["epochs", "max_sequences"])
 def test_a_run_at_a_constant_rate_may_become_longer(key: str):
     before = {key: 10, "lr_min_ratio": 1.0}
