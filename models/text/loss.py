@@ -41,11 +41,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         cast = table.to(answer.dtype)
         answer_gradient = torch.zeros_like(answer) if trains else None
         table_gradient = torch.zeros_like(table) if trains else None
-        chunk_size = CHUNK_CPU if answer.device.type == "cpu" else CHUNK_GPU
-        # nonzero waits for a GPU once a step; without it, the logits of padding would be computed too
-        for index in (labels != IGNORE_LABEL_ID).nonzero().squeeze(1).split(chunk_size):
+        labelled = labels != IGNORE_LABEL_ID
+        labels, weights = labels.where(labelled, 0).long(), weights.where(labelled, 0)
+        for index in _chunks(labelled):
             z = answer.index_select(0, index)
-            wanted = labels.index_select(0, index).long().unsqueeze(1)
+            wanted = labels.index_select(0, index).unsqueeze(1)
             logits = F.linear(z, cast).float()
             largest, best = logits.max(-1, keepdim=True)
             own = logits.gather(1, wanted) - largest
@@ -58,6 +58,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 e = e.scatter_(1, wanted, own.exp() - total).to(z.dtype)
                 answer_gradient.index_copy_(0, index, (factor * (e @ cast)).to(z.dtype))
                 table_gradient.add_(e.t() @ (factor * z).to(z.dtype))
+        losses, right = losses.where(labelled, 0), right & labelled
         if trains:
             ctx.save_for_backward(answer_gradient, table_gradient)
         ctx.mark_non_differentiable(losses, right)
@@ -69,6 +70,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return answer_gradient * upstream[0].to(answer_gradient.dtype), table_gradient * upstream[0], None, None, None
 
 
+def _chunks(labelled: Tensor) -> Sequence[Tensor]:
+    """Indices of the tokens to compute, a chunk at a time.
+
+    On the CPU they are those with a label. Elsewhere they are all, because the host would have to wait for the device
+    to learn which have one, and rows are packed so that few have none.
+    """
+    if labelled.device.type == "cpu":
+        return labelled.nonzero().squeeze(1).split(CHUNK_CPU)
+    return torch.arange(len(labelled), device=labelled.device).split(CHUNK_GPU)
+
+
 def weighted_cross_entropy(
     answer: Tensor, table: Tensor, labels: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,7 +89,7 @@ def weighted_cross_entropy(
     Args:
         answer: [rows, seq, hidden].
         table: fp32 [vocab, hidden], cast to the dtype of `answer`; the softmax is computed in fp32.
-        labels: int [rows, seq]; nothing is computed for ignored ones.
+        labels: int [rows, seq]; ignored ones count for nothing.
         weights: fp32 [rows, seq]; they get no gradient.
 
     Returns:

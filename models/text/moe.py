@@ -4,7 +4,6 @@ They are sparse: each token is computed only by the experts that it chooses, so 
 experts and hardly with that of all. The (token, expert) pairs are sorted by expert, and each expert works on its range.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from models.text.causal import TextView, attend
 from models.text.selection import Selector
 from models.view import View
 
-GROUPED_DEVICES = ("cpu", "cuda")  # device types that have a grouped matrix product
+BLOCK = 64  # rows of a block of `blocked_product`
 
 
 class _Take(torch.autograd.Function):
@@ -55,7 +54,9 @@ class Dispatch:
         places = torch.empty_like(self.order)
         places[self.order] = torch.arange(len(pairs), device=ids.device)
         self.places = places.view(rows, chosen)  # where each pair is in that order
-        self.ends = torch.bincount(pairs, minlength=experts).cumsum(0, dtype=torch.int32)
+        # found by searching, because bincount waits for a GPU
+        numbers = torch.arange(experts, device=ids.device)
+        self.ends = torch.searchsorted(pairs.index_select(0, self.order), numbers, right=True, out_int32=True)
 
     def spread(self, x: Tensor) -> Tensor:
         """The row of each pair, sorted by expert. [rows, width] -> [pairs, width]."""
@@ -69,11 +70,69 @@ class Dispatch:
     def apply(self, x: Tensor, weights: Tensor) -> Tensor:
         """Each expert's matrix times its pairs. [pairs, in], [experts, in, out] -> [pairs, out]."""
         weights = weights.to(x.dtype)
-        if x.device.type in GROUPED_DEVICES:
+        if has_grouped_product(x):
             return F.grouped_mm(x, weights, offs=self.ends)
-        ends = self.ends.tolist()
-        lengths = [end - start for start, end in pairwise([0, *ends])]
-        return torch.cat([part @ weight for part, weight in zip(x.split(lengths), weights, strict=True)])
+        return blocked_product(x, weights, self.ends)
+
+
+def has_grouped_product(x: Tensor) -> bool:
+    """Whether PyTorch has a fast grouped matrix product for the device and dtype of `x`.
+
+    On GPUs it has one for bfloat16 only. For fp32 it reads the ranges of the experts on the host and takes one product
+    for each, so the host waits for the device in every layer.
+    """
+    return x.device.type == "cpu" or (x.device.type == "cuda" and x.dtype == torch.bfloat16)
+
+
+def blocked_product(x: Tensor, weights: Tensor, ends: Tensor, block: int = BLOCK) -> Tensor:
+    """`F.grouped_mm(x, weights, offs=ends)` as one batched product of fixed size, without reading `ends` on the host.
+
+    The rows of each expert are padded to a multiple of `block`, so each block of rows belongs to one expert. Whatever
+    the choice of the rows, `rows // block + experts` blocks suffice.
+
+    Args:
+        x: [rows, in], sorted by expert.
+        weights: [experts, in, out].
+        ends: int32 [experts], the end of the rows of each expert.
+        block: rows of a block.
+
+    Returns:
+        [rows, out]
+    """
+    rows, experts, device = len(x), len(weights), x.device
+    starts = F.pad(ends[:-1], (1, 0))
+    block_ends = ((ends - starts + block - 1) // block).cumsum(0)
+    blocks = rows // block + experts
+    row = torch.arange(rows, device=device)
+    expert = torch.searchsorted(ends, row.int(), right=True)
+    places = row + (F.pad(block_ends[:-1], (1, 0)) * block - starts)[expert]
+    padded = x.new_zeros(blocks * block, x.shape[1]).index_copy(0, places, x)
+    y = padded.view(blocks, block, -1) @ _OfBlocks.apply(weights, block_ends, blocks)  # pyright: ignore[reportOperatorIssue]
+    return y.flatten(0, 1).index_select(0, places)
+
+
+class _OfBlocks(torch.autograd.Function):
+    """The matrix of each block: that of its expert, or any for the blocks behind the last expert, which are empty.
+
+    The gradient of an expert is the sum over its blocks in their order, while plain indexing would add them up on a GPU
+    in no fixed order.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, block_ends: Tensor, blocks: int) -> Tensor:
+        ctx.save_for_backward(block_ends)
+        expert = torch.searchsorted(block_ends, torch.arange(blocks, device=weights.device), right=True)
+        return weights.index_select(0, expert.clamp_(max=len(weights) - 1))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (block_ends,) = ctx.saved_tensors
+        (gradient,) = gradients
+        if gradient.device.type == "mps":  # which has no segment_reduce
+            expert = torch.searchsorted(block_ends, torch.arange(len(gradient), device=gradient.device), right=True)
+            total = gradient.new_zeros(len(block_ends) + 1, *gradient.shape[1:])
+            return total.index_add_(0, expert, gradient)[:-1], None, None
+        return torch.segment_reduce(gradient, "sum", offsets=F.pad(block_ends, (1, 0)), initial=0), None, None
 
 
 class ExpertFeedForward(nn.Module):

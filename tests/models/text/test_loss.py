@@ -38,9 +38,12 @@ VOCAB = CONFIG["vocab_size"]
 # -- the loss by chunks -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("all_tokens", [False, True])
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_the_loss_by_chunks_is_that_of_all_logits(chunk: int, monkeypatch: pytest.MonkeyPatch):
+def test_the_loss_by_chunks_is_that_of_all_logits(chunk: int, all_tokens: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(text_loss, "CHUNK_CPU", chunk)
+    if all_tokens:  # as on a GPU
+        monkeypatch.setattr(text_loss, "_chunks", lambda labelled: torch.arange(len(labelled)).split(chunk))
     generator = torch.Generator().manual_seed(0)
     labels, weights = small_text()["labels"], torch.rand(4, 12, generator=generator)
     found = []

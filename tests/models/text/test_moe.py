@@ -104,11 +104,11 @@ def check_against_dense(module: nn.Module, sparse: Callable[[Tensor], Tensor], d
         assert other.any(), name
 
 
-@pytest.mark.parametrize("grouped", [True, False], ids=["grouped", "one by one"])
+@pytest.mark.parametrize("grouped", [True, False], ids=["grouped", "by blocks"])
 @pytest.mark.parametrize(("experts", "chosen"), [(1, 1), (5, 1), (5, 2), (5, 5), (200, 3)])
 def test_feed_forward_is_the_dense_one(experts: int, chosen: int, grouped: bool, monkeypatch: pytest.MonkeyPatch):
     if not grouped:
-        monkeypatch.setattr(moe, "GROUPED_DEVICES", ())
+        monkeypatch.setattr(moe, "has_grouped_product", lambda _: False)
     module, view = feed_forward(experts, chosen), view_of_text()
     check_against_dense(module, lambda x: module(x, view), lambda x: dense_feed_forward(module, x))
 
@@ -298,3 +298,24 @@ def test_initial_weights():
             assert weights[name].shape == (16 if name.startswith("mlp") else 8, 64)
             torch.testing.assert_close(weights[name].norm(dim=-1), torch.full((len(weights[name]),), scale))
         assert float(weights["mlp.output_scale"]) == float(weights["self_attn.output_scale"]) == 1
+
+
+@pytest.mark.parametrize("block", [1, 3, 64])
+@pytest.mark.parametrize("counts", [[0, 7, 0, 4], [5, 5, 5], [0, 0, 9], [9, 0, 0], [1]])
+def test_the_product_by_blocks_is_the_grouped_one(counts: list[int], block: int):
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    x0 = torch.randn(sum(counts), 6, generator=generator, dtype=torch.float64)
+    weights0 = torch.randn(len(counts), 6, 5, generator=generator, dtype=torch.float64)
+    upstream = torch.randn(sum(counts), 5, generator=generator, dtype=torch.float64)
+    for by_blocks in (True, False):
+        x, weights = x0.clone().requires_grad_(), weights0.clone().requires_grad_()
+        if by_blocks:
+            y = moe.blocked_product(x, weights, torch.tensor(counts).cumsum(0).int(), block)
+        else:
+            parts = zip(x.split(counts), weights, strict=True)
+            y = torch.cat([part @ weight for part, weight in parts])
+        y.backward(upstream)
+        found.append((y.detach(), x.grad, weights.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
