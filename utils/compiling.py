@@ -15,16 +15,23 @@ def forget_compiled() -> None:
         dynamo.utils.counters.clear()
 
 
-def fallback_note() -> str | None:
-    """What to tell the user if some calls of compiled code ran uncompiled since `forget_compiled`; else None."""
+def compiling_note() -> str | None:
+    """How many graphs were made since `forget_compiled`, and whether the compiler's limit was met; None: it was not used.
+
+    A run makes its graphs in the first step and in the first evaluation. More of them, for every new shape of a batch,
+    cost seconds each.
+    """
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is None:
         return None
     counters = dynamo.utils.counters
+    graphs = counters["frames"]["ok"]
+    if not graphs:
+        return None
     hits = sum(count for reason, count in counters["unimplemented"].items() if "recompile limit" in reason)
     if not hits:
-        return None
+        return f"compiler: {graphs} graphs made"
     return (
-        f"note: a part of the model ran uncompiled, and so more slowly: the compiler made {counters['frames']['ok']} "
+        f"note: a part of the model ran uncompiled, and so more slowly: the compiler made {graphs} "
         f"graphs for different shapes and then met its limit (torch._dynamo.config.recompile_limit) {hits} times"
     )

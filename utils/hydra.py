@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from utils.compiling import fallback_note, forget_compiled
+from utils.compiling import compiling_note, forget_compiled
 from utils.config import plain, validate
 from utils.console import safe_console
 from utils.distributed import launched_ranks
@@ -107,7 +107,7 @@ def _run_job(run: Callable[[], object], failures: dict[str, _Failure]) -> None:
         launched_ranks().say(f"\n{name}")
     forget_compiled()
     failure = _failure_of(run, in_sweep=bool(name))
-    note = fallback_note()
+    note = compiling_note()
     if note is not None:
         launched_ranks().say(note)
     if failure is None:
