@@ -16,7 +16,7 @@ def forget_compiled() -> None:
 
 
 def compiling_note() -> str | None:
-    """How many graphs were made since `forget_compiled`, and whether the compiler's limit was met; None: it was not used.
+    """How many graphs were made since `forget_compiled`, and whether the compiler's limit was met; None: no graphs.
 
     A run makes its graphs in the first step and in the first evaluation. More of them, for every new shape of a batch,
     cost seconds each.
