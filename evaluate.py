@@ -27,8 +27,7 @@ from utils.errors import UserError
 from utils.files import writing_to
 from utils.hydra import hydra_main
 from utils.machine import choose_machine
-from utils.run_folder import RESOLVED
-from utils.settings import EvaluateConfig, EvaluatorConfig, PretrainConfig
+from utils.settings import RESOLVED, EvaluateConfig, EvaluatorConfig, PretrainConfig
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dataset.augmentation import Augmentation
+from dataset.checksums import check_checksums
 from dataset.counter_random import seed_of
 from dataset.shards import (
     BLANK_IDENTIFIER,
@@ -66,7 +67,8 @@ class PuzzleSplit:
             roots: data set folders.
             split: "train" or "test".
             like: a split whose table ids to reuse instead of assigning new ones; matched by folder, else by name.
-            check_tokens: read all tokens and check that they are in the vocabulary; one process has to do this.
+            check_tokens: read all files, compare them with the checksums of the build, and check that all tokens are in
+                the vocabulary; one process has to do this.
         """
         if not roots:
             raise UserError("data_paths is empty: give at least one data set folder, for example data_paths=[data/x].")
@@ -81,6 +83,7 @@ class PuzzleSplit:
             metadata = load_metadata(root, split)
             if check_tokens:
                 load_identifiers(root)  # a damaged file would be noticed only by the next evaluation
+                check_checksums(root, split)
             if like is None:
                 table_ids = _next_ids(self.num_puzzle_identifiers, metadata)
                 self.num_puzzle_identifiers += len(table_ids) - 1

@@ -1,6 +1,7 @@
 """The shard format of puzzle data sets, which builders write and `puzzle_dataset` reads.
 
     {root}/identifiers.json                 list of names by puzzle id; id 0 is "<blank>"
+    {root}/checksums.json                   see `dataset.checksums`; published data sets have none
     {root}/{train,test}/dataset.json        PuzzleDatasetMetadata
     {root}/{train,test}/{set}__inputs.npy   uint8 [examples, seq_len], grids in row-major order
                         {set}__labels.npy   uint8 [examples, seq_len]
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from dataset.checksums import write_checksums
 from dataset.tasks import build_commands, check_task_name
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError
@@ -106,6 +108,7 @@ def build_folder(output_dir: Path | str, overwrite: bool = False) -> Iterator[Pa
     temporary.mkdir()
     try:
         yield temporary
+        write_checksums(temporary)
         if output_dir.exists():
             shutil.rmtree(output_dir)
         temporary.rename(output_dir)

@@ -227,10 +227,11 @@ class TrainState:
             size = self.local_batch_size // self.config.grad_accum_steps
             first = self.ranks.rank * self.local_batch_size
             for start in range(first, first + self.local_batch_size, size):
-                self.carries.append(whole.map(lambda x, s=start: x[s : s + size].clone().to(device)))
-            for carry in self.carries:  # the run may have been computed in another dtype so far
+                carry = whole.map(lambda x, s=start: x[s : s + size].clone().to(device))
+                # the run may have been computed in another dtype so far
                 like = self.head.initial_carry(carry.current_data).states
-                carry.states = {name: z.to(like[name].dtype) for name, z in carry.states.items()}
+                states = {name: z.to(like[name].dtype) for name, z in carry.states.items()}
+                self.carries.append(Carry(states, carry.steps, carry.halted, carry.current_data))
 
 
 def _gather(carries: list[Carry]) -> Carry:

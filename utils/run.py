@@ -30,8 +30,8 @@ from utils.errors import UserError
 from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
 from utils.machine import Machine
-from utils.run_folder import RESOLVED, RunPlan, check_same_run, plan_run
-from utils.settings import TrainingConfig
+from utils.run_folder import RunPlan, check_same_run, plan_run
+from utils.settings import RESOLVED, TrainingConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 Say = Callable[[str], None]

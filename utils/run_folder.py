@@ -13,6 +13,7 @@ from utils.config import read_yaml
 from utils.errors import UserError
 from utils.file_names import safe_path
 from utils.logging import new_wandb_id
+from utils.settings import RESOLVED
 
 RUNS = Path("checkpoints")
 # keys that say where, how and how far to run, but do not affect what is computed
@@ -20,8 +21,6 @@ NOT_COMPUTED = {
     "load_checkpoint", "run_name", "project_name", "checkpoint_path",
     "device", "wandb_mode", "num_workers", "data_on_device", "max_steps",
 }  # fmt: skip
-# the key of a saved configuration that holds what `auto` came to on the machine of the run
-RESOLVED = "resolved"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from utils.optimizers import OptimizerName
 from utils.schema import Schema
 
 WandbMode = Literal["online", "offline", "disabled"]
+# the key of a saved configuration that holds what `auto` came to on the machine of the run
+RESOLVED = "resolved"
 
 
 class Settings(Schema):

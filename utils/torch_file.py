@@ -2,7 +2,8 @@
 
 torch.load(weights_only=True) builds only tensors and plain values. What it leaves to check: torch stores the members of
 its archives uncompressed, so a compressed one can only ask for more memory than the file has bytes; and of the plain
-values, a bytearray can be made by its length alone.
+values, a bytearray can be made by its length alone. The archives have a checksum of every part, which is compared
+before anything is loaded; files from torch before 1.6 have none.
 """
 
 import pickle
@@ -17,6 +18,7 @@ from utils.errors import UserError
 from utils.files import check_regular_file
 
 _MAKES_BYTES = {"builtins bytearray", "__builtin__ bytearray"}
+_CHUNK = 1 << 22  # bytes read at once
 _PICKLES_BEFORE_1_6 = 5  # magic number, version, system, content and keys of the storages
 
 
@@ -36,6 +38,8 @@ def load_torch_file(path: Path, mend: str) -> Any:
     try:
         is_zip = zipfile.is_zipfile(path)  # files from torch before 1.6 are not, and cannot be memory-mapped
         reason = _too_large_archive(path) if is_zip else _too_large_file(path)
+        if reason is None and is_zip:
+            _read_all_parts(path)
         if reason is None:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except OSError:
@@ -61,6 +65,19 @@ def _too_large_archive(path: Path) -> str | None:
                     if _makes_bytes(file, pickles=1):
                         return _UNEXPECTED
     return None
+
+
+def _read_all_parts(path: Path) -> None:
+    """Read the archive once, which compares the checksums of its parts. torch.load does not look at them.
+
+    Raises:
+        zipfile.BadZipFile: a part does not have its checksum; the message names it.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                while file.read(_CHUNK):
+                    pass
 
 
 def _too_large_file(path: Path) -> str | None:

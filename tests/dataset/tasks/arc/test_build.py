@@ -262,7 +262,7 @@ def test_folders_give_what_kaggles_files_give(tmp_path: Path) -> None:
     build(config(write_kaggle(tmp_path / "kaggle", subsets), tmp_path / "one"))
     build(config(write_folders(tmp_path / "folders", subsets), tmp_path / "two"))
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == 14
+    assert len(files) == 15
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
