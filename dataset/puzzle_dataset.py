@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dataset.augmentation import Augmentation
-from dataset.counter_random import seed_of
+from utils.counter_random import seed_of
 from dataset.shards import (
     BLANK_IDENTIFIER,
     PuzzleDatasetMetadata,

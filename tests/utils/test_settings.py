@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 import utils.settings
 from bench.train_step import BenchConfig
-from dataset.counter_random import seed_of
+from utils.counter_random import seed_of
 from models.factory import check_arch
 from utils.config import plain, validate
 from utils.constants import MAX_SEED

@@ -16,7 +16,7 @@ import tyro
 from pydantic import BaseModel
 from tqdm import tqdm
 
-from dataset.counter_random import seed_of
+from utils.counter_random import seed_of
 from dataset.question_answer import (
     Split,
     check_at_least,
