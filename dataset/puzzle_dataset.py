@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from dataset.augmentation import Augmentation
-from utils.counter_random import seed_of
 from dataset.shards import (
     BLANK_IDENTIFIER,
     PuzzleDatasetMetadata,
@@ -31,6 +30,7 @@ from dataset.shards import (
     load_shard,
 )
 from utils.constants import IGNORE_LABEL_ID
+from utils.counter_random import seed_of
 from utils.errors import UserError
 from utils.random_streams import Stream
 

@@ -3,12 +3,12 @@
 A step of training
 
     1. moves every lattice by one deduction step of the present weights, without dropout and without gradient;
-    2. replaces the lattices that are solved, that are rightly found to be in conflict, or that are too old, by starts on
-       new examples (`models.lattice.starts`);
+    2. replaces the lattices that are solved, that are rightly found to be in conflict, or that are too old, by starts
+       on new examples (`models.lattice.starts`);
     3. computes the losses of the pool.
 
-In the published order, 1 follows the optimizer's step and ends a step of training. Here it begins the next one, with the
-same weights and the same lattices. (LDT, arXiv 2605.08605.)
+In the published order, 1 follows the optimizer's step and ends a step of training. Here it begins the next one, with
+the same weights and the same lattices. (LDT, arXiv 2605.08605.)
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from models.act import Carry
-from models.lattice.lattice import choose_at_random, given_cells, in_conflict, one_hot, surviving
+from models.lattice.lattice import Deduction, choose_at_random, given_cells, in_conflict, one_hot, surviving
 from models.lattice.losses import lattice_losses
 from models.lattice.starts import draw_starts
 from models.lattice.symmetry import Symmetry, draw_symmetries
@@ -132,9 +132,9 @@ class LatticeLossHead(ACTLossHead):
 def random_choice(row_seeds: Tensor, temperature: float) -> Choose:
     """Decides a random cell for a random candidate (`choose_at_random`); a function of the seeds, int64 [batch]."""
 
-    def choose(lattice: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        _, cells, candidates = lattice.shape
+    def choose(found: Deduction, logits: Tensor) -> tuple[Tensor, Tensor]:
+        _, cells, candidates = logits.shape
         noise = uniform(_DECISION, row_seeds, cells + candidates)
-        return choose_at_random(lattice, logits, temperature, noise[:, :cells], noise[:, cells:])
+        return choose_at_random(found.lattice, logits, temperature, noise[:, :cells], noise[:, cells:])
 
     return choose

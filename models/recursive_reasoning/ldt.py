@@ -24,10 +24,14 @@ from models.lattice.lattice import Deduction, choose_most_certain, deduce, given
 from models.lattice.network import FIRST_VALUE, HeadLogits, LatticeConfig, LatticeNetwork
 from models.lattice.symmetry import Symmetry, cell_permutations, valid_symmetries
 
-# (lattice, logits of the digit head), both [batch, cells, candidates] -> the cell to decide and its candidate, [batch]
-Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# (the lattices after killing, logits of the digit head) -> the cell to decide and its candidate, int64 [batch] each
+Choose = Callable[[Deduction, Tensor], tuple[Tensor, Tensor]]
 _DEAD = 30.0  # taken from the logit of a dead candidate, so that no answer names one; finite, as it enters the loss
 _UNSOLVED = -10.0  # halting logit of an example that is not solved
+
+
+def _choose_most_certain(found: Deduction, logits: Tensor) -> tuple[Tensor, Tensor]:
+    return choose_most_certain(found.lattice, logits)
 
 
 class LatticeDeductionTransformer(ACTModel):
@@ -43,13 +47,13 @@ class LatticeDeductionTransformer(ACTModel):
     def __init__(self, config: Mapping[str, Any]):
         super().__init__(config)
         side = self.network.side
-        chosen = torch.tensor(valid_symmetries(side), device="cpu")
-        self.register_buffer("permutations", cell_permutations(side)[chosen.to(self.device)], persistent=False)
+        permutations = cell_permutations(side)[list(valid_symmetries(side))]
+        self.register_buffer("permutations", permutations, persistent=False)
 
     @property
     def network(self) -> LatticeNetwork:
         """The network."""
-        return self.inner
+        return self.get_submodule("inner")  # pyright: ignore[reportReturnType]
 
     @property
     def settings(self) -> LatticeConfig:
@@ -99,7 +103,7 @@ class LatticeDeductionTransformer(ACTModel):
             logits = HeadLogits(symmetry.undo(logits.keep), symmetry.undo(logits.digit), logits.conflict)
         threshold = config.conflict_threshold if conflict_threshold is None else conflict_threshold
         found = deduce(lattice, given, logits, config.kill_threshold, threshold)
-        cells, candidates = choose(found.lattice, logits.digit)
+        cells, candidates = choose(found, logits.digit)
         return found._replace(lattice=pin(found.lattice, found.undecided, cells, candidates)), logits
 
     # -- answers without search ---------------------------------------------------------------------------------------
@@ -149,7 +153,7 @@ class LatticeDeductionTransformer(ACTModel):
         self, states: dict[str, Tensor], data: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One step of the single chain: (new states; outputs, see `forward`)."""
-        found, logits = self.step(states["lattice"], given_cells(states["puzzle"]), choose_most_certain)
+        found, logits = self.step(states["lattice"], given_cells(states["puzzle"]), _choose_most_certain)
         answer = logits.digit.where(found.lattice, logits.digit - _DEAD)
         lowest = answer.amin(-1, keepdim=True) - _DEAD
         q_halt = torch.where(found.solved, -logits.conflict.clamp_max(0.0) + 1e-3, _UNSOLVED)

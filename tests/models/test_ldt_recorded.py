@@ -1,12 +1,12 @@
 """The LDT against recorded fp32 runs of the published code: four training steps, deduction steps and a search."""
 
-from typing import Any
-
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from models.lattice.lattice import given_cells, in_conflict, surviving
+from evaluators.search import SearchRule, search
+from models.lattice.lattice import Deduction, given_cells, in_conflict, one_hot, surviving, tokens_of
 from models.lattice.losses import lattice_losses
 from models.lattice.symmetry import Symmetry, cell_permutations
 from models.recursive_reasoning.ldt import Choose, LatticeDeductionTransformer
@@ -16,7 +16,7 @@ RUNS = ["ldt", "ldt_rope_k2"]
 pytestmark = pytest.mark.skipif(not ORACLES.exists(), reason="the recorded runs are not here")
 
 
-def model_of(recording: Recording) -> LatticeDeductionTransformer:
+def model_of(recording: Recording, symmetries: bool = True) -> LatticeDeductionTransformer:
     """The recorded model with its initial weights."""
     recorded = recording.config["model"]
     model = LatticeDeductionTransformer(
@@ -33,6 +33,7 @@ def model_of(recording: Recording) -> LatticeDeductionTransformer:
             "kill_threshold": recording.config["threshold"],
             "conflict_threshold": recording.config["cls_threshold"],
             "temperature": recording.config["temp_decide"],
+            "symmetries": symmetries,
             "halt_max_steps": recording.config["max_age"],
         }
     )
@@ -61,18 +62,17 @@ def check_parameter(recording: Recording, key: str, name: str, value: Tensor) ->
     recording.check(key, value)
 
 
-def given_draws(draws: dict[str, Tensor], first: int, rows_of: Tensor) -> tuple[Tensor, Tensor]:
-    """Recorded decisions, which are listed for the deciding rows alone, for all rows: (cells, candidates) [batch]."""
-    decided = [torch.zeros(len(rows_of), dtype=torch.int64) for _ in range(2)]
-    for offset, values in enumerate(decided):
-        if rows_of.any():
-            values[rows_of] = draws[f"multinomial{first + offset}"].squeeze(1)
-    return decided[0], decided[1]
+def replaying(draws: dict[str, Tensor], first: int = 0) -> Choose:
+    """Decides as recorded; the recording lists cells and then candidates for the deciding rows alone."""
 
+    def choose(found: Deduction, logits: Tensor) -> tuple[Tensor, Tensor]:
+        cells, candidates = (torch.zeros(len(logits), dtype=torch.int64) for _ in range(2))
+        if found.undecided.any():
+            cells[found.undecided] = draws[f"multinomial{first}"].squeeze(1)
+            candidates[found.undecided] = draws[f"multinomial{first + 1}"].squeeze(1)
+        return cells, candidates
 
-def replaying(draws: dict[str, Tensor], undecided: Tensor) -> Choose:
-    """Decides as recorded in the rows `undecided`."""
-    return lambda lattice, logits: given_draws(draws, 0, undecided)
+    return choose
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -115,7 +115,8 @@ def test_training_agrees_with_the_recorded_run(run: str):
         if digit == 0:
             # the published loss has no such term then, so that its optimizer leaves the head out of the step
             for parameter in network.softmax_head.parameters():
-                assert parameter.grad is not None and not parameter.grad.any()
+                assert parameter.grad is not None
+                assert not parameter.grad.any()
                 parameter.grad = None
         recording.check(at + "grad_norm", torch.nn.utils.clip_grad_norm_(network.parameters(), config["grad_clip"]))
         for group in optimizer.param_groups:
@@ -127,10 +128,7 @@ def test_training_agrees_with_the_recorded_run(run: str):
             for name, parameter in network.named_parameters():
                 check_parameter(recording, f"{at}weights/{name}", name, parameter)
 
-        undecided = ~torch.from_numpy(recording.arrays[at + "dpll/conflict"] | recording.arrays[at + "dpll/solved"])
-        draws = recording.under(at + "dpll/draw/", "cpu")
-        found, out = model.step(lattice, given, replaying(draws, undecided))
-        assert torch.equal(found.undecided, undecided)
+        found, out = model.step(lattice, given, replaying(recording.under(at + "dpll/draw/", "cpu")))
         recording.check(at + "dpll/deduce_mask", found.killed)
         recording.check(at + "dpll/new_state", found.lattice.float())
         recording.check(at + "dpll/conflict", found.conflict)
@@ -180,6 +178,28 @@ def test_symmetries_agree_with_the_recorded_run(run: str):
     assert not torch.equal(applied[0], state[0])
 
 
-def config_of(recording: Recording) -> dict[str, Any]:
-    """The settings of the recorded search."""
-    return recording.config["solve"]
+@pytest.mark.parametrize("run", RUNS)
+def test_the_search_agrees_with_the_recorded_run(run: str):
+    """The recorded search takes the first board without conflict for the solution; here everything is accepted, too."""
+    recording = Recording(run, tolerance=1e-4)
+    settings, model = recording.config["solve"], model_of(recording, symmetries=False)
+    weights = recording.under("step4/weights/", "cpu")
+    model.network.load_state_dict(model.network.state_dict() | weights)
+    puzzles = torch.tensor(recording.arrays["step1/batch/solve_x"]).bool()
+    draws = recording.under("solve/draw/", "cpu")
+    result = search(
+        model.eval(),
+        tokens_of(puzzles).numpy(),
+        lambda inputs, answers: np.ones(len(inputs), dtype=bool),
+        SearchRule(settings["n_chains"], settings["max_rounds"], settings["cls_threshold"], dropout=0.0),
+        slots=settings["batch_size"] // settings["n_chains"],
+        choose_in_round=lambda number, _: replaying(draws, 2 * number),
+    )
+    recording.check("solve/solved", torch.from_numpy(result.solved))
+    recording.check("solve/timeouts", torch.from_numpy(~result.solved))
+    recording.check("solve/n_resets", torch.from_numpy(result.restarts))
+    recording.check("solve/puzzle_calls", torch.from_numpy(result.rounds))
+    recording.check("solve/round_solved", torch.from_numpy(np.where(result.solved, result.rounds - 1, -1)))
+    recording.check("solve/model_calls", torch.tensor(result.calls))
+    answers = one_hot(torch.from_numpy(result.answers), model.network.candidates)
+    assert torch.equal(answers[:2].float(), torch.tensor(recording.arrays["solve/solution"][:2]))
