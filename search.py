@@ -66,7 +66,9 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
             for shard in source.shards:
                 name = shard.name if len(split.sources) == 1 else f"{source.root.name}/{shard.name}"
                 whole = EvalBatches(source, shard, len(shard.inputs), 0, 1, config.eval_max_examples, config.seed)[0]
-                mine = slice(ranks.rank, None, ranks.world_size)
+                # in random order, so that a search that is stopped has seen a fair sample
+                order = np.random.default_rng(config.seed).permutation(len(whole["inputs"]))
+                mine = order[ranks.rank :: ranks.world_size]
                 inputs, labels = whole["inputs"][mine], whole["labels"][mine]
                 with tqdm(total=len(inputs), desc=f"search {name}", disable=None if ranks.is_main else True) as bar:
 
@@ -78,7 +80,7 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
                 results[name] = figures(found, labels, slots * config.chains, machine.device)
                 file = save_path / f"{name.replace('/', '-')}_puzzles.{ranks.rank}.npz"
                 kept = {key: getattr(found, key) for key in ("solved", "answers", "rounds", "restarts")}
-                np.savez_compressed(file, inputs=inputs, labels=labels, **kept)
+                np.savez_compressed(file, example=whole["example_index"][mine], inputs=inputs, labels=labels, **kept)
                 say(table(name, results[name]))
         if ranks.is_main:
             content = {"checkpoint": str(checkpoint.path), "config": config.model_dump(), "sets": results}
@@ -133,17 +135,17 @@ def figures(found: SearchResult, labels: np.ndarray, rows: int, device: torch.de
 
 def table(name: str, result: dict[str, float]) -> str:
     """The figures of a set as text."""
-    puzzles, solved = max(1, result["puzzles"]), max(1, result["solved"])
-    speed = result["puzzles"] / max(1e-9, result["seconds"])
+    tried, solved = max(1, result["puzzles"] - result["not_tried"]), max(1, result["solved"])
+    speed = tried / max(1e-9, result["seconds"])
     lines = [
         f"\n{name}: {result['puzzles']:,.0f} puzzles",
-        f"  {'solved':<26}{result['solved']:>10,.0f}{result['solved'] / puzzles:>10.4%}",
+        f"  {'solved':<26}{result['solved']:>10,.0f}{result['solved'] / tried:>10.3%} of those begun",
         f"  {'wrong':<26}{result['wrong']:>10,.0f}",
         f"  {'undecided':<26}{result['undecided']:>10,.0f}    {result['not_tried']:,.0f} of them not begun",
         f"  {'boards rejected':<26}{result['rejected_boards']:>10,.0f}",
         f"  {'network calls':<26}{result['calls']:>10,.0f}    of {result['rows']:,.0f} rows",
         f"  {'rounds per solved puzzle':<26}{result['rounds_of_solved'] / solved:>10.2f}",
-        f"  {'restarts per puzzle':<26}{result['restarts'] / puzzles:>10.2f}",
+        f"  {'restarts per puzzle':<26}{result['restarts'] / tried:>10.2f}",
         f"  {'seconds':<26}{result['seconds']:>10.2f}    {speed:.1f} puzzles/s",
     ]
     return "\n".join(lines)
