@@ -162,27 +162,29 @@ class _Search:
         conflict, solved = (flags.view(self.puzzle.shape[:2]) for flags in (found.conflict, found.solved))
         self.lattice = torch.where(conflict[:, :, None, None], self.puzzle, found.lattice.view_as(self.puzzle))
         # the only values that the host waits for
-        first = torch.where(solved.any(1), solved.long().argmax(1), -1).cpu().numpy()
-        done = np.flatnonzero(busy & (first >= 0))
-        if len(done):
-            self._check(done, first[done])
+        done = solved.cpu().numpy() & busy[:, None]
+        if done.any():
+            self._check(*np.nonzero(done))
         self.restarted += conflict.sum(1)
         for slot in np.flatnonzero(self.owner >= 0):
             if self.rounds[self.owner[slot]] >= rule.rounds:
                 self._leave(int(slot))
 
     def _check(self, slots: np.ndarray, chains: np.ndarray) -> None:
-        """Check the boards of one chain in each of `slots`; these puzzles are solved, or the chains start again."""
+        """Check the boards of some chains: a right one solves its puzzle, and a chain with a wrong one starts again."""
         at = torch.from_numpy(slots).to(self.device), torch.from_numpy(chains).to(self.device)
         boards, puzzles = tokens_of(self.lattice[at]).cpu().numpy(), self.owner[slots]
         right = self.accept(self.inputs[puzzles], boards)
-        for slot, chain, puzzle, board, is_right in zip(slots, chains, puzzles, boards, right, strict=True):
-            if is_right:
-                self.solved[puzzle], self.answers[puzzle] = True, board
-                self._leave(int(slot))
-            else:
-                self.rejected += 1
-                self.lattice[slot, chain] = self.puzzle[slot, chain]
+        if not right.all():
+            self.rejected += int((~right).sum())
+            wrong = torch.from_numpy(~right).to(self.device)
+            at_wrong = at[0][wrong], at[1][wrong]
+            self.lattice[at_wrong] = self.puzzle[at_wrong]
+        for index in np.flatnonzero(right):
+            puzzle = puzzles[index]
+            if not self.solved[puzzle]:  # the first of its chains
+                self.solved[puzzle], self.answers[puzzle] = True, boards[index]
+                self._leave(int(slots[index]))
 
     def _leave(self, slot: int) -> None:
         """The puzzle leaves its slot, which is idle then: no candidate is alive in its rows."""

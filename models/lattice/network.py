@@ -12,7 +12,8 @@ carried from one call to the next but the lattice itself. Weights and the stream
 blocks compute in `config.forward_dtype`.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import isqrt
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -161,15 +162,14 @@ class LatticeNetwork(nn.Module):
         """The logits of the heads, from the cells [..., cells, hidden] and the CLS vector [..., hidden]."""
         return HeadLogits(self.bce_head(h), self.softmax_head(h), self.conflict_head(cls).squeeze(-1))
 
-    def vectors(self, lattice: Tensor, dropout: float = 0.0) -> list[tuple[Tensor, Tensor]]:
+    def vectors(self, lattice: Tensor, dropout: float = 0.0) -> Iterator[tuple[Tensor, Tensor]]:
         """(h [batch, cells, hidden], CLS [batch, hidden]) after each loop, for a lattice [batch, cells, candidates]."""
         h0 = self.input_proj(lattice.float())
-        h, found, loop = h0, [], self._loop(dropout)
+        h, loop = h0, self._loop(dropout)
         recompute = self.config.recompute and torch.is_grad_enabled()
         for _ in range(self.config.n_loops):
             h, cls = checkpoint(loop, h, h0, use_reentrant=False) if recompute else loop(h, h0)  # pyright: ignore[reportGeneralTypeIssues]
-            found.append((h, cls))
-        return found
+            yield h, cls
 
     def forward(self, lattice: Tensor, dropout: float = 0.0) -> HeadLogits:
         """The heads after every loop, each with a leading axis [loops]."""
@@ -178,7 +178,8 @@ class LatticeNetwork(nn.Module):
 
     def last(self, lattice: Tensor, dropout: float = 0.0) -> HeadLogits:
         """The heads after the last loop."""
-        return self.heads(*self.vectors(lattice, dropout)[-1])
+        (vectors,) = deque(self.vectors(lattice, dropout), maxlen=1)
+        return self.heads(*vectors)
 
 
 class Backbone(nn.Module):

@@ -145,7 +145,7 @@ def test_training_agrees_with_the_recorded_run(run: str):
             recording.check("step1/dpll/out/bce", out.keep)
             recording.check("step1/dpll/out/softmax", out.digit)
             recording.check("step1/dpll/out/conflict", out.conflict.unsqueeze(-1))
-            recording.check("step1/dpll/out/cls", network.vectors(lattice)[-1][1])
+            recording.check("step1/dpll/out/cls", list(network.vectors(lattice))[-1][1])
 
         after, age = in_conflict(found.lattice, alpha), age + 1
         recording.check(at + "gt_conflict_post", after)
