@@ -52,7 +52,7 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
         model = load_model(checkpoint, machine, split.metadata.seq_len, split.metadata.vocab_size).model
         if not isinstance(model, LatticeDeductionTransformer):
             raise UserError(
-                f"load_checkpoint={config.load_checkpoint}: search needs an LDT (experiment=sudoku_search); this is "
+                f"load_checkpoint={config.load_checkpoint}: search needs an LDT (arch=ldt); this is "
                 f"{checkpoint.arch.name}. Use evaluate.py for it."
             )
         acceleration = accelerate(model, machine)
@@ -98,7 +98,7 @@ def task_with_rules(split: PuzzleSplit) -> Task:
     task = task_of(split.metadata)
     if task is None or "solved" not in task.checks:
         raise UserError(
-            f"{split.sources[0].root}: search needs a task whose rules say whether a board is solved, such as sudoku; "
+            f"{split.sources[0].root}: search needs a task whose rules say whether a board is solved; "
             f"the task of these data is {'unknown' if task is None else task.name}."
         )
     return task.of(split.metadata.seq_len, split.metadata.vocab_size)

@@ -124,9 +124,9 @@ class LatticeNetwork(nn.Module):
         self.side = isqrt(self.cells)
         if self.side**2 != self.cells or self.candidates != self.side:
             raise UserError(
-                f"arch: the LDT needs square grids whose cells take as many values as the grid is wide (Sudoku). "
+                "arch: the LDT needs square grids whose cells take as many values as the grid is wide. "
                 f"These data have {self.cells} cells and {self.candidates} values (vocab_size {config.vocab_size}). "
-                "Choose a Sudoku data set, or another architecture."
+                "Choose other data (config/arch/ldt.yaml says which), or another architecture."
             )
         self.positions = self.cells + 1
         hidden = config.hidden_size

@@ -70,7 +70,7 @@ def test_the_published_size():
     [(11, 80), (12, 81), (6, 900), (5, 16)],
 )
 def test_data_that_are_no_sudoku_are_refused(vocab_size: int, seq_len: int):
-    with pytest.raises(UserError, match=r"square grids .* \(Sudoku\)"):
+    with pytest.raises(UserError, match="needs square grids"):
         LatticeDeductionTransformer({**CONFIG, "vocab_size": vocab_size, "seq_len": seq_len})
 
 
