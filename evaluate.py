@@ -27,7 +27,7 @@ from utils.errors import UserError
 from utils.files import writing_to
 from utils.hydra import hydra_main
 from utils.machine import choose_machine
-from utils.settings import RESOLVED, EvaluateConfig, EvaluatorConfig, PretrainConfig
+from utils.settings import RESOLVED, CheckpointConfig, EvaluateConfig, EvaluatorConfig, PretrainConfig
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
@@ -108,7 +108,7 @@ def known_settings(checkpoint: Checkpoint, say=print) -> dict[str, Any]:
     return {key: value for key, value in checkpoint.config.items() if key in PretrainConfig.model_fields}
 
 
-def open_data(config: EvaluateConfig, trained: dict[str, Any], ranks: Ranks) -> tuple[PuzzleSplit, bool]:
+def open_data(config: CheckpointConfig, trained: dict[str, Any], ranks: Ranks) -> tuple[PuzzleSplit, bool]:
     """The split to evaluate, and whether its puzzle ids were found by name in the data of the training run.
 
     Raises:
@@ -130,7 +130,7 @@ def open_data(config: EvaluateConfig, trained: dict[str, Any], ranks: Ranks) -> 
     return PuzzleSplit(wanted, config.split, check_tokens=ranks.is_main), False
 
 
-def choose_folder(config: EvaluateConfig, checkpoint: Path) -> Path:
+def choose_folder(config: CheckpointConfig, checkpoint: Path) -> Path:
     """The folder for the results: save_path, or one named after the checkpoint that has no results yet."""
     if config.save_path is not None:
         return Path(config.save_path)

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from dataset.augmentation import Augmentation
 from dataset.checksums import check_checksums
-from dataset.counter_random import seed_of
 from dataset.shards import (
     BLANK_IDENTIFIER,
     PuzzleDatasetMetadata,
@@ -32,6 +31,7 @@ from dataset.shards import (
     load_shard,
 )
 from utils.constants import IGNORE_LABEL_ID
+from utils.counter_random import seed_of
 from utils.errors import UserError
 from utils.random_streams import Stream
 

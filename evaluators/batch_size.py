@@ -4,6 +4,7 @@ import torch
 
 from models.act import ACTModel
 from models.inner import ReasonerConfig
+from models.lattice.network import LatticeConfig
 
 ON_HOST = 128  # enough to keep a CPU busy, and few enough for its caches
 LARGEST = 2048  # more than fills any GPU
@@ -27,7 +28,7 @@ def choose_batch_size(model: ACTModel, device: torch.device) -> int:
 def bytes_per_example(model: ACTModel) -> int:
     """Upper estimate of the bytes that one example takes in evaluation, without the weights."""
     inner, config = model.inner, model.config
-    assert isinstance(config, ReasonerConfig)
+    assert isinstance(config, ReasonerConfig | LatticeConfig)
     # the latents twice (old and new), the question, its sums with them, and the tensors of the mixer and MLP of a block
     hidden_copies = 2 * len(inner.states) + 4 + 4 + 3 * config.expansion
     hidden = inner.positions * config.hidden_size * hidden_copies * inner.dtype.itemsize

@@ -6,7 +6,9 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from models.act import ACTModel
+from models.lattice.loss_head import LatticeLossHead
 from models.losses import ACTLossHead
+from models.recursive_reasoning.ldt import LatticeDeductionTransformer
 from models.text.loss import TextLossHead
 from models.text.model import TextModel
 from utils.config import unknown_key, validate
@@ -21,6 +23,7 @@ PUZZLE_TABLE = "model.inner.puzzle_emb.weights"  # the name of the puzzle embedd
 Data = Literal["puzzles", "text"]
 ConfigT = TypeVar("ConfigT", bound=TrainingConfig)
 _LOSS_HEADS: dict[Data, str] = {"puzzles": "losses@ACTLossHead", "text": "text.loss@TextLossHead"}
+_LATTICE_HEAD = "lattice.loss_head@LatticeLossHead"
 
 # filled in from the data and the run, so they are not configuration keys
 _FILLED_IN = {"vocab_size", "seq_len", "num_puzzle_identifiers", "batch_size", "recompute"}
@@ -62,6 +65,11 @@ def check_arch(arch: ArchConfig, data: Data = "puzzles") -> None:
     loss = load_class(arch.loss.name)
     if not issubclass(loss, ACTLossHead) or issubclass(loss, TextLossHead) != (data == "text"):
         raise UserError(f"arch.loss.name={arch.loss.name!r} is no loss head for {data}; use {_LOSS_HEADS[data]}.")
+    if issubclass(cls, LatticeDeductionTransformer) != issubclass(loss, LatticeLossHead):
+        raise UserError(
+            f"arch.loss.name={arch.loss.name!r} does not fit arch.name={arch.name!r}: the LDT, and no other "
+            f"architecture, needs {_LATTICE_HEAD}."
+        )
     if arch.loss.loss_type not in loss.loss_types:
         raise UserError(f"arch.loss.loss_type={arch.loss.loss_type!r}: allowed are {', '.join(loss.loss_types)}.")
 

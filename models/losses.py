@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.act import ACTModel, Carry
+from models.act import ACTModel, Carry, draw_min_steps
 from utils.constants import IGNORE_LABEL_ID
 
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
@@ -70,6 +70,16 @@ class ACTLossHead(nn.Module):
     def initial_carry(self, batch: dict[str, Tensor]) -> Carry:
         """A carry in which every slot waits for an example."""
         return self.model.initial_carry(batch)
+
+    def draw_step(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The random numbers of a training step, as arguments of `forward`: tensors on the CPU, [rows, ...] each.
+
+        Args:
+            rows: rows of the global batch.
+            generator: what to draw from; nothing else may be used.
+        """
+        config = self.model.config
+        return {"min_steps": draw_min_steps(rows, config.halt_max_steps, config.halt_exploration_prob, generator)}
 
     def forward(
         self,

@@ -4,16 +4,16 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from models.acceleration import Acceleration
-from models.act import Carry, draw_min_steps
+from models.act import Carry
 from models.ema import EMA
 from models.losses import ACTLossHead
 from models.sparse_embedding import SparseSignSGD
+from utils.counter_random import seed_of
 from utils.distributed import GradientSum, Ranks, SummedScalars, gather_rows
 from utils.errors import UserError
 from utils.machine import to_device
@@ -138,13 +138,10 @@ class TrainState:
         self.step += 1
         if not self.carries:
             self.carries = [self.head.initial_carry(micro) for micro in self._micro_batches(batch)]
-        min_steps = self._exploration(batch["inputs"].device)
+        draws = self._micro_batches(self._draws(batch["inputs"].device))
         sums: dict[str, Tensor] = {}
-        for index, micro in enumerate(self._micro_batches({**batch, "min_steps": min_steps})):
-            own_minimum = micro.pop("min_steps")
-            self.carries[index], loss, metrics, _, _ = self.head(
-                carry=self.carries[index], batch=micro, min_steps=own_minimum
-            )
+        for index, micro in enumerate(self._micro_batches(batch)):
+            self.carries[index], loss, metrics, _, _ = self.head(carry=self.carries[index], batch=micro, **draws[index])
             # the gradients of all micro-batches and ranks are summed, so each is divided by the global batch size
             is_last = index == self.config.grad_accum_steps - 1
             with self.gradients.over_ranks() if is_last else nullcontext():
@@ -179,18 +176,18 @@ class TrainState:
         starts = range(0, self.local_batch_size, size)
         return [{name: value[start : start + size] for name, value in batch.items()} for start in starts]
 
-    def _exploration(self, device: torch.device) -> Tensor:
-        """Minimum steps of this rank's slots, on `device`; a draw for the global batch from (seed, step), no state."""
-        seed = int(
-            np.random.SeedSequence((self.config.seed, Stream.EXPLORATION, self.step)).generate_state(1, np.uint64)[0]
-        )
-        generator = torch.Generator().manual_seed(seed >> 1)
-        model = self.head.model.config
-        drawn = draw_min_steps(
-            self.config.global_batch_size, model.halt_max_steps, model.halt_exploration_prob, generator
-        )
-        start = self.ranks.rank * self.local_batch_size
-        return to_device(drawn[start : start + self.local_batch_size], device)
+    def _draws(self, device: torch.device) -> dict[str, Tensor]:
+        """The random numbers of this rank's slots, on `device`: draws for the global batch from (seed, step), no state.
+
+        What uses torch's own generator, as dropout does, depends on (seed, step, rank) alone.
+        """
+        torch.manual_seed(seed_of(self.config.seed, Stream.DROPOUT, self.step, self.ranks.rank))
+        seed = seed_of(self.config.seed, Stream.EXPLORATION, self.step)
+        # the 63 leading bits of the seed, without its sign
+        generator = torch.Generator().manual_seed((seed >> 1) & (2**63 - 1))
+        drawn = self.head.draw_step(self.config.global_batch_size, generator)
+        rows = slice(self.ranks.rank * self.local_batch_size, (self.ranks.rank + 1) * self.local_batch_size)
+        return {name: to_device(value[rows], device) for name, value in drawn.items()}
 
     # -- saving and resuming ----------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ PROGRAMS = {
     "cfg_pretrain": "pretrain.py",
     "cfg_text": "pretrain_text.py",
     "cfg_evaluate": "evaluate.py",
+    "cfg_search": "search.py",
     "cfg_generate": "generate.py",
 }
 

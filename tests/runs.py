@@ -19,11 +19,12 @@ import evaluate
 import generate
 import pretrain
 import pretrain_text
+import search
 from dataset.shards import ARRAYS, PuzzleDatasetMetadata, write_identifiers, write_split
 from dataset.tasks.sudoku.generate import generate_puzzles
 from dataset.tasks.sudoku.rules import parse_box
 from utils.hydra import hydra_main
-from utils.settings import EvaluateConfig, GenerateConfig, PretrainConfig, TextConfig
+from utils.settings import EvaluateConfig, GenerateConfig, PretrainConfig, SearchConfig, TextConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 # program -> its configuration, the class of its settings and what runs it
@@ -31,6 +32,7 @@ PROGRAMS: dict[str, tuple[str, type[Any], Callable[[Any], object]]] = {
     "pretrain": ("cfg_pretrain", PretrainConfig, pretrain.run),
     "pretrain_text": ("cfg_tinystories_1m", TextConfig, pretrain_text.run),
     "evaluate": ("cfg_evaluate", EvaluateConfig, evaluate.evaluate),
+    "search": ("cfg_search", SearchConfig, search.search_puzzles),
     "generate": ("cfg_generate", GenerateConfig, generate.generate),
 }
 

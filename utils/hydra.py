@@ -25,7 +25,7 @@ from utils.console import safe_console
 from utils.distributed import launched_ranks
 from utils.errors import UserError, did_you_mean, error_message, fail
 from utils.overrides import check_overrides, composition_error
-from utils.settings import EvaluateConfig, GenerateConfig, PretrainConfig, Settings, TextConfig
+from utils.settings import EvaluateConfig, GenerateConfig, PretrainConfig, SearchConfig, Settings, TextConfig
 from utils.settings_help import help_page
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "config"
@@ -34,6 +34,7 @@ SCHEMAS: dict[str, type[Settings]] = {
     "cfg_pretrain": PretrainConfig,
     "cfg_text": TextConfig,
     "cfg_evaluate": EvaluateConfig,
+    "cfg_search": SearchConfig,
     "cfg_generate": GenerateConfig,
 }
 _FULL_ERROR = "HYDRA_FULL_ERROR"  # the variable with which Hydra shows tracebacks

@@ -15,8 +15,10 @@ class Stream(IntEnum):
     EPOCH = 1  # (epoch): the order of the groups, and the puzzle chosen from each
     AUGMENTATION = 2  # (step): symmetries of the rows of a batch
     SUBSET = 3  # the subset of examples for an evaluation
-    EXPLORATION = 4  # (step): the minimum number of ACT steps of each slot
+    EXPLORATION = 4  # (step): the minimum number of ACT steps of each slot, or a seed for it
     STORED_AUGMENTATION = 5  # symmetries of the copies that a builder stores
+    DROPOUT = 6  # (step, rank): dropout
+    SEARCH = 7  # (round): symmetries and decisions of the chains of a search
 
 
 @unique

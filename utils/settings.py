@@ -289,15 +289,8 @@ class TextConfig(
 # -- evaluation and generation -----------------------------------------------------------------------------------------
 
 
-class EvaluateConfig(Settings):
-    """Settings of evaluate.py."""
-
-    sections = {
-        "the checkpoint": "load_checkpoint load_config arch force",
-        "data": "data_paths data_paths_test split evaluators eval_max_examples eval_save_outputs seed",
-        "halting": "halt_max_steps early_halting halt_threshold halt_unchanged",
-        "the run": "global_batch_size save_path show_example device compile",
-    }
+class CheckpointConfig(Settings):
+    """Which checkpoint to evaluate, on which data and machine."""
 
     load_checkpoint: str
     """The weights: a file step_N, or a run folder, whose newest step is used."""
@@ -313,14 +306,32 @@ class EvaluateConfig(Settings):
     """Data sets that take precedence over data_paths, as in training."""
     split: Literal["train", "test"] = "test"
     """The split of the data sets to evaluate on."""
-    evaluators: list[EvaluatorConfig] | None = None
-    """Evaluators beyond token accuracy: classes below evaluators/. null: as in training."""
     eval_max_examples: int | None = Field(default=None, ge=1)
     """Evaluate on a random subset of this size, drawn with seed. null: all examples."""
-    eval_save_outputs: list[str] = []
-    """Tensors to save: inputs, labels, puzzle_identifiers, preds, logits, q_halt_logits, ..."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the subset that eval_max_examples asks for."""
+    save_path: str | None = None
+    """Folder for the results. null: evaluations/{run}-{step}, with a number appended if it holds results."""
+    device: DeviceName = "auto"
+    """Where to compute. auto: the first of cuda, mps and cpu that this machine has."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the model. auto: on CUDA. false: no fused operators either."""
+
+
+class EvaluateConfig(CheckpointConfig):
+    """Settings of evaluate.py."""
+
+    sections = {
+        "the checkpoint": "load_checkpoint load_config arch force",
+        "data": "data_paths data_paths_test split evaluators eval_max_examples eval_save_outputs seed",
+        "halting": "halt_max_steps early_halting halt_threshold halt_unchanged",
+        "the run": "global_batch_size save_path show_example device compile",
+    }
+
+    evaluators: list[EvaluatorConfig] | None = None
+    """Evaluators beyond token accuracy: classes below evaluators/. null: as in training."""
+    eval_save_outputs: list[str] = []
+    """Tensors to save: inputs, labels, puzzle_identifiers, preds, logits, q_halt_logits, ..."""
     halt_max_steps: int | None = Field(default=None, ge=1, le=MAX_ACT_STEPS)
     """ACT steps per example. null: as in the evaluations of the training run."""
     early_halting: bool = False
@@ -331,14 +342,34 @@ class EvaluateConfig(Settings):
     """Halt only if the answer equals that of the previous step. false: do not compare, as published."""
     global_batch_size: int | None = Field(default=None, ge=1, le=1 << 20)
     """Examples evaluated at once, over all processes. null: 128 per process; on CUDA as many as fit in memory."""
-    save_path: str | None = None
-    """Folder for the results. null: evaluations/{run}-{step}, with a number appended if it holds results."""
     show_example: bool = False
     """Draw how an example is solved."""
-    device: DeviceName = "auto"
-    """Where to compute. auto: the first of cuda, mps and cpu that this machine has."""
-    compile: bool | Literal["auto"] = "auto"
-    """Compile the model. auto: on CUDA. false: no fused operators either."""
+
+
+class SearchConfig(CheckpointConfig):
+    """Settings of search.py."""
+
+    sections = {
+        "the checkpoint": "load_checkpoint load_config arch force",
+        "data": "data_paths data_paths_test split eval_max_examples seed",
+        "the search": "chains rounds conflict_threshold dropout seconds rows",
+        "the run": "save_path device compile",
+    }
+
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    """Seed of the search, and of the subset that eval_max_examples asks for."""
+    chains: int = Field(default=64, ge=1, le=1 << 20)
+    """Chains of each puzzle, which are searched at the same time."""
+    rounds: int = Field(default=1000, ge=1, le=10**9)
+    """Rounds after which a puzzle is left undecided. In a round, each chain takes one step."""
+    conflict_threshold: float = Field(default=0.6, gt=0, lt=1)
+    """A chain starts again if the conflict head gives a higher probability than this."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Dropout rate during the search, which makes the chains differ."""
+    seconds: float | None = Field(default=None, gt=0, le=1e9)
+    """Stop after this time, and leave the remaining puzzles undecided. null: no limit."""
+    rows: int = Field(default=512, ge=1, le=1 << 20)
+    """Rows of the network's batch in each process; rows // chains puzzles are searched at once, but at least one."""
 
 
 class GenerateConfig(Settings):

@@ -451,8 +451,8 @@ def test_metrics_are_means_over_the_slots_that_halted():
     counts = set()
     for step in range(1, 8):
         (metrics,) = train(state, step, step)
-        minimum = state._exploration(torch.device("cpu"))
-        carry, _, sums, _, _ = head(carry=carry, batch=small_batch(BATCH, seed=step), min_steps=minimum)
+        draws = state._draws(torch.device("cpu"))
+        carry, _, sums, _, _ = head(carry=carry, batch=small_batch(BATCH, seed=step), **draws)
         count = float(sums.pop("count"))
         expected = {"train/count": count, "train/lr": 0.0}
         for name, value in sums.items():

@@ -90,6 +90,19 @@ PUBLISHED_ARCHITECTURES = {
         "act_enabled": True,
         "act_inference": False,
     },
+    "ldt": {
+        "name": "recursive_reasoning.ldt@LatticeDeductionTransformer",
+        "hidden_size": 128,
+        "num_heads": 4,
+        "L_layers": 4,
+        "n_loops": 16,
+        "dropout": 0.1,
+        "halt_max_steps": 100,
+        "kill_threshold": 0.1,
+        "conflict_threshold": 0.5,
+        "temperature": 1.5,
+        "conflict_loss_weight": 0.1,
+    },
 }
 
 

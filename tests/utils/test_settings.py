@@ -10,10 +10,10 @@ from pydantic import Field, ValidationError
 
 import utils.settings
 from bench.train_step import BenchConfig
-from dataset.counter_random import seed_of
 from models.factory import check_arch
 from utils.config import plain, validate
 from utils.constants import MAX_SEED
+from utils.counter_random import seed_of
 from utils.errors import UserError
 from utils.functions import load_class
 from utils.hydra import CONFIG_DIR, SCHEMAS

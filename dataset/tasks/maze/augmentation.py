@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from dataset.augmentation import Draws
-from dataset.counter_random import random_words
 from dataset.tasks.maze.mark_paths import mark_paths
 from dataset.tasks.maze.paths import goal_remainders
 from dataset.tasks.maze.rules import PAD
 from dataset.tasks.maze.symmetries import transformed_cells
+from utils.counter_random import random_words
 
 
 class MazeAugmentation:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from dataset.augmentation import Draws
-from dataset.counter_random import random_words
 from dataset.tasks.sudoku.rules import TOKEN_OFFSET, Box
+from utils.counter_random import random_words
 
 
 class SudokuAugmentation:

@@ -16,7 +16,6 @@ import tyro
 from pydantic import BaseModel
 from tqdm import tqdm
 
-from dataset.counter_random import seed_of
 from dataset.question_answer import (
     Split,
     check_at_least,
@@ -34,6 +33,7 @@ from dataset.tasks.sudoku.generate import generate_puzzles
 from dataset.tasks.sudoku.rules import TOKEN_OFFSET, Box, obeys_rules, parse_box
 from dataset.tasks.sudoku.solver import count_solutions
 from dataset.tasks.sudoku.task import Sudoku
+from utils.counter_random import seed_of
 from utils.errors import UserError, exit_on_user_error
 from utils.random_streams import Stream
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dataset.counter_random import random_words, seed_of
+from utils.counter_random import random_words, seed_of
 
 MASK, STEP = (1 << 64) - 1, 0x9E3779B97F4A7C15
 

@@ -16,6 +16,8 @@ def _signed(bits: int) -> int:
 # the constants of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014)
 _STEP, _FIRST, _SECOND = (_signed(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
+_UNUSED_BITS = 63 - 23  # 23 bits and a half are exact in fp32
+
 
 def seed_of(*entropy: int) -> int:
     """One int64 seed from several integers >= 0, such as (seed, stream, step); trailing zeros make no difference."""
@@ -32,6 +34,11 @@ def random_words(seed: int, rows: Tensor, columns: int) -> Tensor:
     """
     streams = _mix(rows * _STEP + seed)[:, None]
     return _shift_right(_mix(streams + torch.arange(1, columns + 1, device=rows.device) * _STEP), 1)
+
+
+def uniform(seed: int, rows: Tensor, columns: int) -> Tensor:
+    """Uniform numbers strictly between 0 and 1, fp32 [n, columns], from the leading bits of `random_words`."""
+    return ((random_words(seed, rows, columns) >> _UNUSED_BITS).float() + 0.5) * 2.0 ** (_UNUSED_BITS - 63)
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -1,0 +1,309 @@
+"""The network of the Lattice Deduction Transformer (LDT, arXiv 2605.08605): one stack of blocks in a loop.
+
+A lattice [batch, cells, candidates] of 0 and 1 says which candidates of each cell are alive. With h0 = projection of
+the lattice and h = h0, a loop is
+
+    h = h + h0
+    o = blocks([h + positions ; CLS])
+    h = norm(h + o)
+
+and after each loop three heads read the result: keep and digit from h, conflict from the CLS position of o. Nothing is
+carried from one call to the next but the lattice itself. Weights and the stream h are fp32; the matrix products of the
+blocks compute in `config.forward_dtype`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import isqrt
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from models.attention import attend
+from models.inner import FORWARD_DTYPES, RecursionConfig
+from utils.errors import UserError
+from utils.machine import COMPILE_OPTIONS
+
+FIRST_VALUE = 2  # the token of the first candidate; 0 is padding and 1 a blank
+_CLS_STD = 0.02
+PUBLISHED = {"hidden_size": 128, "num_heads": 4, "L_layers": 4, "halt_max_steps": 100, "forward_dtype": "float32"}
+
+
+class LatticeConfig(RecursionConfig, defaults=PUBLISHED):
+    """The keys of the LDT, with the published sizes."""
+
+    yaml_values: ClassVar[dict[str, Any]] = {}
+    unused: ClassVar[tuple[str, ...]] = ("H_layers", "H_cycles", "L_cycles", "rms_norm_eps", "halt_exploration_prob")
+
+    L_layers: int = Field(default=4, ge=1, le=1000)
+    """Blocks of the stack."""
+    halt_max_steps: int = Field(default=100, ge=1, le=10_000)
+    """Deduction steps on an example; one that is still open after more steps is replaced by the next."""
+    n_loops: int = Field(default=16, ge=1, le=1000)
+    """Passes through the stack per call. All of them are supervised and back-propagated."""
+    expansion: float = Field(default=4.0, gt=0, le=1024)
+    """Inner width of each MLP, as a multiple of hidden_size."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout in training: of attention probabilities and of the output of each attention and MLP."""
+    pos_encodings: Literal["learned", "rope"] = "learned"
+    """Position encoding: learned (an embedding of rows and one of columns, added in each loop), or rope (rotary)."""
+
+    keep_weight: float = Field(default=4.0, gt=0, le=1e6)
+    """Weight, in the loss of the keep head, of candidates to be kept."""
+    kill_weight: float = Field(default=0.5, gt=0, le=1e6)
+    """Weight, in the loss of the keep head, of candidates to be killed."""
+    digit_loss_weight: float = Field(default=1.0, ge=0, le=1e6)
+    """Weight of the cross-entropy of the digit head; published: 0.2, better by the authors' later runs: 1.0."""
+    conflict_loss_weight: float = Field(default=0.1, ge=0, le=1e6)
+    """Weight of the loss of the conflict head."""
+
+    kill_threshold: float = Field(default=0.1, gt=0, lt=1)
+    """A candidate dies if its probability of being kept is below this."""
+    conflict_threshold: float = Field(default=0.5, gt=0, lt=1)
+    """A lattice is in conflict if the probability of the conflict head exceeds this, or if a cell is empty."""
+    temperature: float = Field(default=1.5, gt=0, le=1000)
+    """Temperature at which the digit head draws the candidate of a cell that is decided at random."""
+    symmetries: bool = True
+    """Apply a random symmetry of the grid and a random permutation of the candidates in each call, and undo it."""
+
+    bare_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of training examples that start from the puzzle as it is; the others start with hints."""
+    wrong_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of training examples some of whose hints are wrong, so that they have no solution."""
+
+    @property
+    def has_rotary_positions(self) -> bool:
+        return self.pos_encodings == "rope"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}")
+        if self.has_rotary_positions and self.hidden_size // self.num_heads % 4:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} // num_heads {self.num_heads}: pos_encodings=rope needs heads whose "
+                "width is a multiple of 4"
+            )
+        if self.bare_share + self.wrong_share > 1:
+            raise ValueError(
+                f"bare_share {self.bare_share} and wrong_share {self.wrong_share} are more than 1 together"
+            )
+        return self
+
+
+class HeadLogits(NamedTuple):
+    """What the heads say after one loop, or after all loops with a leading axis [loops]; fp32."""
+
+    keep: Tensor  # [batch, cells, candidates], logits that a candidate is part of a solution
+    digit: Tensor  # [batch, cells, candidates], logits of the candidates of each cell
+    conflict: Tensor  # [batch], logit that the lattice has no solution
+
+
+class LatticeNetwork(nn.Module):
+    """The looped transformer with its heads. Names of parameters are the published ones.
+
+    Raises:
+        UserError: the data are no square grid with as many values as the grid is wide.
+    """
+
+    config_class: ClassVar[type[LatticeConfig]] = LatticeConfig
+    states: ClassVar[tuple[str, ...]] = ("lattice", "puzzle", "alpha")
+    puzzle_emb = None
+    prefix_len = 0
+    compares_continue = trains_continue = False
+
+    def __init__(self, config: LatticeConfig):
+        super().__init__()
+        self.config, self.dtype = config, FORWARD_DTYPES[config.forward_dtype]
+        self.cells, self.candidates = config.seq_len, config.vocab_size - FIRST_VALUE
+        self.side = isqrt(self.cells)
+        if self.side**2 != self.cells or self.candidates != self.side:
+            raise UserError(
+                "arch: the LDT needs square grids whose cells take as many values as the grid is wide. "
+                f"These data have {self.cells} cells and {self.candidates} values (vocab_size {config.vocab_size}). "
+                "Choose other data (config/arch/ldt.yaml says which), or another architecture."
+            )
+        self.positions = self.cells + 1
+        hidden = config.hidden_size
+        self.input_proj = nn.Linear(self.candidates, hidden)
+        self.backbone = Backbone(config, self.side, self.dtype)
+        self.loop_norm = nn.LayerNorm(hidden)
+        self.bce_head = nn.Linear(hidden, self.candidates)
+        self.softmax_head = nn.Linear(hidden, self.candidates)
+        self.conflict_head = nn.Linear(hidden, 1)
+        self._compiles = False
+        self._compiled: dict[float, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {}
+
+    def loop(self, h: Tensor, h0: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+        """One pass: (h [batch, cells, hidden], CLS [batch, hidden])."""
+        h = h + h0
+        cells, cls = self.backbone(h, dropout)
+        return self.loop_norm(h + cells), cls
+
+    def compile_loop(self) -> None:
+        """From now on, run each loop as one compiled function. All loops share it."""
+        self._compiles = True
+
+    def _loop(self, dropout: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """`loop` at one dropout rate, which is a constant for the compiler."""
+        if not self._compiles:
+            return partial(self.loop, dropout=dropout)
+        if dropout not in self._compiled:
+            one_loop = partial(self.loop, dropout=dropout)
+            self._compiled[dropout] = torch.compile(one_loop, dynamic=False, options=COMPILE_OPTIONS)
+        return self._compiled[dropout]
+
+    def heads(self, h: Tensor, cls: Tensor) -> HeadLogits:
+        """The logits of the heads, from the cells [..., cells, hidden] and the CLS vector [..., hidden]."""
+        return HeadLogits(self.bce_head(h), self.softmax_head(h), self.conflict_head(cls).squeeze(-1))
+
+    def vectors(self, lattice: Tensor, dropout: float = 0.0) -> Iterator[tuple[Tensor, Tensor]]:
+        """(h [batch, cells, hidden], CLS [batch, hidden]) after each loop, for a lattice [batch, cells, candidates]."""
+        h0 = self.input_proj(lattice.float())
+        h, loop = h0, self._loop(dropout)
+        recompute = self.config.recompute and torch.is_grad_enabled()
+        for _ in range(self.config.n_loops):
+            h, cls = checkpoint(loop, h, h0, use_reentrant=False) if recompute else loop(h, h0)  # pyright: ignore[reportGeneralTypeIssues]
+            yield h, cls
+
+    def forward(self, lattice: Tensor, dropout: float = 0.0) -> HeadLogits:
+        """The heads after every loop, each with a leading axis [loops]."""
+        h, cls = (torch.stack(parts) for parts in zip(*self.vectors(lattice, dropout), strict=True))
+        return self.heads(h, cls)
+
+    def last(self, lattice: Tensor, dropout: float = 0.0) -> HeadLogits:
+        """The heads after the last loop."""
+        (vectors,) = deque(self.vectors(lattice, dropout), maxlen=1)
+        return self.heads(*vectors)
+
+
+class Backbone(nn.Module):
+    """Adds positions, appends CLS behind the cells and runs the blocks. [batch, cells, hidden] -> (cells, CLS)."""
+
+    def __init__(self, config: LatticeConfig, side: int, dtype: torch.dtype):
+        super().__init__()
+        hidden = config.hidden_size
+        self.learned = config.pos_encodings == "learned"
+        if self.learned:
+            self.row_embed, self.col_embed = nn.Embedding(side, hidden), nn.Embedding(side, hidden)
+            index = torch.arange(side)
+            self.register_buffer("row_idx", index.repeat_interleave(side))
+            self.register_buffer("col_idx", index.repeat(side))
+        self.cls_embed = nn.Parameter(torch.randn(1, 1, hidden) * _CLS_STD)
+        self.cls_pos = nn.Parameter(torch.randn(1, 1, hidden) * _CLS_STD)
+        self.layers = nn.ModuleList(LatticeBlock(config, side, dtype) for _ in range(config.L_layers))
+
+    def forward(self, h: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+        if self.learned:
+            h = h + self.row_embed(self.row_idx) + self.col_embed(self.col_idx)
+        x = torch.cat((h, (self.cls_embed + self.cls_pos).expand(len(h), -1, -1)), dim=1)
+        for layer in self.layers:
+            x = layer(x, dropout)
+        return x[:, :-1], x[:, -1]
+
+
+class LatticeBlock(nn.Module):
+    """Pre-norm block with biases: `x = x + attention(norm(x)); x = x + mlp(norm(x))`, dropout on both sums."""
+
+    def __init__(self, config: LatticeConfig, side: int, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+        self.norm1, self.norm2 = nn.LayerNorm(config.hidden_size), nn.LayerNorm(config.hidden_size)
+        if config.pos_encodings == "rope":
+            self.attn = RotaryAttention(config.hidden_size, config.num_heads, side, config.rope_theta)
+        else:
+            self.attn = PackedAttention(config.hidden_size, config.num_heads)
+        self.ffn = MLP(config.hidden_size, int(config.hidden_size * config.expansion))
+
+    def forward(self, x: Tensor, dropout: float) -> Tensor:
+        x = x + _drop(self.attn(self.norm1(x).to(self.dtype), dropout), dropout)
+        return x + _drop(self.ffn(self.norm2(x).to(self.dtype)), dropout)
+
+
+class PackedAttention(nn.Module):
+    """Multi-head self-attention whose query, key and value projections are one matrix."""
+
+    def __init__(self, hidden: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * hidden, hidden)))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * hidden))
+        self.out_proj = nn.Linear(hidden, hidden)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor, dropout: float) -> Tensor:
+        qkv = F.linear(x, self.in_proj_weight.to(x.dtype), self.in_proj_bias.to(x.dtype))
+        q, k, v = (_split_heads(part, self.num_heads) for part in qkv.chunk(3, dim=-1))
+        return _linear(self.out_proj, _join_heads(_attend(q, k, v, dropout)))
+
+
+class RotaryAttention(nn.Module):
+    """Multi-head self-attention with two-dimensional rotary positions; the CLS position is not rotated.
+
+    The first half of each head is rotated by the row, the second by the column, in pairs of neighbouring channels
+    (2i, 2i + 1) at the frequencies theta^(-2i / half).
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, hidden: int, num_heads: int, side: int, theta: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(hidden, hidden) for _ in range(4))
+        half = hidden // num_heads // 2
+        frequencies = theta ** (-torch.arange(0, half, 2, dtype=torch.float32) / half)
+        index = torch.arange(side, dtype=torch.float32)
+        places = torch.stack((index.repeat_interleave(side), index.repeat(side)), dim=1)  # [cells, 2]
+        angles = (places[:, :, None] * frequencies).flatten(1)  # [cells, half], one angle for each pair
+        angles = torch.cat((angles, torch.zeros(1, half)))
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotate [batch, heads, positions, width] in fp32, and cast back."""
+        even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack((even * self.cos - odd * self.sin, even * self.sin + odd * self.cos), dim=-1)
+        return turned.flatten(-2).to(x.dtype)
+
+    def forward(self, x: Tensor, dropout: float) -> Tensor:
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (_split_heads(_linear(projection, x), self.num_heads) for projection in projections)
+        return _linear(self.out_proj, _join_heads(_attend(self.rotate(q), self.rotate(k), v, dropout)))
+
+
+class MLP(nn.Module):
+    """`fc2(gelu(fc1(x)))`, with the exact GELU."""
+
+    def __init__(self, hidden: int, inner: int):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(hidden, inner), nn.Linear(inner, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _linear(self.fc2, F.gelu(_linear(self.fc1, x)))
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """`layer(x)` in the dtype of x."""
+    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _join_heads(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(-2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout) if dropout else attend(q, k, v)
+
+
+def _drop(x: Tensor, rate: float) -> Tensor:
+    return F.dropout(x, rate) if rate else x

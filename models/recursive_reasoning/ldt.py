@@ -1,0 +1,176 @@
+"""LDT, the Lattice Deduction Transformer (arXiv 2605.08605), which solves puzzles by deduction and search.
+
+The state of an example is a lattice: which candidates of each cell are alive. A step calls the network once on the
+lattice, kills the candidates that are improbable, and looks at what is left:
+
+    conflict    a cell has no candidate left, or the conflict head says that there is no solution
+    solved      each cell has one candidate
+    undecided   neither; one candidate of one open cell is then chosen, and the others of that cell die
+
+In training the slots of a batch are a pool of lattices that move in this way (`models.lattice.loss_head`). To solve
+puzzles, many random chains run side by side, and start again after a conflict (`evaluators.search`). The evaluation
+during training follows a single chain for each puzzle, without any randomness and without starting again: it decides
+the cell of which the network is most certain.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from models.act import ACTModel, Carry
+from models.lattice.lattice import Deduction, choose_most_certain, deduce, given_cells, lattice_of, pin
+from models.lattice.network import FIRST_VALUE, HeadLogits, LatticeConfig, LatticeNetwork
+from models.lattice.symmetry import Symmetry, cell_permutations, valid_symmetries
+
+# (the lattices after killing, logits of the digit head) -> the cell to decide and its candidate, int64 [batch] each
+Choose = Callable[[Deduction, Tensor], tuple[Tensor, Tensor]]
+_DEAD = 30.0  # taken from the logit of a dead candidate, so that no answer names one; finite, as it enters the loss
+_UNSOLVED = -10.0  # halting logit of an example that is not solved
+
+
+def _choose_most_certain(found: Deduction, logits: Tensor) -> tuple[Tensor, Tensor]:
+    return choose_most_certain(found.lattice, logits)
+
+
+class LatticeDeductionTransformer(ACTModel):
+    """The LDT with its deduction step.
+
+    Raises:
+        UserError: the data are no grids that the network can work on (see `LatticeNetwork`).
+    """
+
+    inner_class: ClassVar[Any] = LatticeNetwork
+    permutations: Tensor  # symmetries of the grid, int64 [number, cells]
+
+    def __init__(self, config: Mapping[str, Any]):
+        super().__init__(config)
+        side = self.network.side
+        permutations = cell_permutations(side)[list(valid_symmetries(side))]
+        self.register_buffer("permutations", permutations, persistent=False)
+
+    @property
+    def network(self) -> LatticeNetwork:
+        """The network."""
+        return self.get_submodule("inner")  # pyright: ignore[reportReturnType]
+
+    @property
+    def settings(self) -> LatticeConfig:
+        """The configuration."""
+        return self.network.config
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.network.input_proj.weight.device
+
+    def compile_recursion(self) -> None:
+        """Compile the loop. All loops are calls of one compiled function; parameter names do not change."""
+        self.compiled = True
+        self.network.compile_loop()
+
+    def lattice_of(self, tokens: Tensor) -> Tensor:
+        """The lattice of puzzles, bool [batch, cells, candidates], from tokens [batch, cells]."""
+        return lattice_of(tokens, self.network.candidates)
+
+    # -- a step of deduction ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(
+        self,
+        lattice: Tensor,
+        given: Tensor,
+        choose: Choose,
+        symmetry: Symmetry | None = None,
+        dropout: float = 0.0,
+        conflict_threshold: float | None = None,
+    ) -> tuple[Deduction, HeadLogits]:
+        """One step: (the lattices after it, with what was found; the logits of the heads).
+
+        Args:
+            lattice: bool [batch, cells, candidates].
+            given: bool [batch, cells]; cells of which no candidate is killed.
+            choose: decides a cell; asked for all rows and used for the undecided ones.
+            symmetry: transforms the network's input; its outputs are transformed back.
+            dropout: dropout rate.
+            conflict_threshold: None: that of the configuration.
+        """
+        config = self.settings
+        seen = lattice if symmetry is None else symmetry.apply(lattice)
+        logits = self.network.last(seen, dropout)
+        if symmetry is not None:
+            logits = HeadLogits(symmetry.undo(logits.keep), symmetry.undo(logits.digit), logits.conflict)
+        threshold = config.conflict_threshold if conflict_threshold is None else conflict_threshold
+        found = deduce(lattice, given, logits, config.kill_threshold, threshold)
+        cells, candidates = choose(found, logits.digit)
+        return found._replace(lattice=pin(found.lattice, found.undecided, cells, candidates)), logits
+
+    # -- answers without search ---------------------------------------------------------------------------------------
+
+    def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
+        """A carry whose slots have all halted, so that the next step fills them from its batch."""
+        rows, device = batch["inputs"].shape[0], batch["inputs"].device
+        shape = (rows, self.network.cells, self.network.candidates)
+        return Carry(
+            states={name: torch.zeros(shape, dtype=torch.bool, device=device) for name in self.network.states},
+            steps=torch.zeros(rows, dtype=torch.int32, device=device),
+            halted=torch.ones(rows, dtype=torch.bool, device=device),
+            current_data={name: torch.zeros_like(x) for name, x in batch.items()},
+        )
+
+    def forward(
+        self,
+        carry: Carry,
+        batch: Mapping[str, Tensor],
+        min_steps: Tensor | None = None,
+        compute_target_q: bool | None = None,
+        max_steps: int | None = None,
+    ) -> tuple[Carry, dict[str, Tensor]]:
+        """One step of the single chain of every slot, for evaluation; a slot halts early if its lattice is solved.
+
+        Args:
+            carry, batch, max_steps: see `ACTModel.forward`.
+            min_steps, compute_target_q: not used.
+
+        Returns:
+            (new carry, outputs): see `ACTModel.forward`. `q_halt_logits` are above 0 where the lattice is solved.
+        """
+        halted = carry.halted
+        data = {
+            name: torch.where(halted.view(-1, *(1 for _ in old.shape[1:])), batch[name], old)
+            for name, old in carry.current_data.items()
+        }
+        fresh = self.lattice_of(data["inputs"])
+        where = halted.view(-1, 1, 1)
+        lattice = torch.where(where, fresh, carry.states["lattice"])
+        steps = torch.where(halted, 0, carry.steps) + 1
+        states, outputs = self.advance({**carry.states, "lattice": lattice, "puzzle": fresh}, data)
+        stops = (steps >= self.steps_limit(max_steps)) | (outputs["q_halt_logits"] > 0)
+        return Carry(states, steps, stops, data), outputs
+
+    def advance(
+        self, states: dict[str, Tensor], data: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One step of the single chain: (new states; outputs, see `forward`)."""
+        found, logits = self.step(states["lattice"], given_cells(states["puzzle"]), _choose_most_certain)
+        answer = logits.digit.where(found.lattice, logits.digit - _DEAD)
+        lowest = answer.amin(-1, keepdim=True) - _DEAD
+        q_halt = torch.where(found.solved, -logits.conflict.clamp_max(0.0) + 1e-3, _UNSOLVED)
+        outputs = {
+            "logits": torch.cat((lowest.expand(-1, -1, FIRST_VALUE), answer), dim=-1),
+            "q_halt_logits": q_halt,
+            "q_continue_logits": torch.full_like(q_halt, _UNSOLVED),
+        }
+        return {**states, "lattice": found.lattice}, outputs
+
+    @torch.no_grad()
+    def answer_steps(
+        self, data: dict[str, Tensor], max_steps: int | None = None, halting: bool = False
+    ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """See `ACTModel.answer_steps`; `halting` has no effect."""
+        puzzle = self.lattice_of(data["inputs"])
+        states = {"lattice": puzzle, "puzzle": puzzle}
+        for _ in range(max_steps or self.config.halt_max_steps):
+            states, outputs = self.advance(states, data)
+            yield states, outputs
