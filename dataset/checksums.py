@@ -34,15 +34,18 @@ def check_checksums(root: Path, split: str) -> None:
     sums = read_json(path, mend)
     if not isinstance(sums, dict) or not all(isinstance(value, str) for value in sums.values()):
         raise UserError(f"{path}: expected an object of file -> checksum. {mend}")
-    for name, expected in sums.items():
-        folder, _, _ = name.rpartition("/")
-        if folder not in ("", split) or not (root / name).exists():
-            continue  # a file that is missed is named by whatever reads it
-        check_regular_file(root / name, mend)
-        if _checksum(root / name) != expected:
+    # a file that is missing is named by whatever reads it
+    for file in visible(
+        [*root.glob("identifiers.json"), *(root / split).glob("*.json"), *(root / split).glob("*.npy")]
+    ):
+        check_regular_file(file, mend)
+        expected = sums.get(file.relative_to(root).as_posix())
+        if expected is None:
+            raise UserError(f"{path} has no checksum of {file}, so one of the two is not as it was built. {mend}")
+        if _checksum(file) != expected:
             raise UserError(
-                f"{root / name} is not as it was built: its checksum is not that of {path.name}, so it is damaged or "
-                f"was edited. {mend}"
+                f"{file} is not as it was built: its checksum is not that in {path.name}, so it is damaged or was "
+                f"edited. {mend}"
             )
 
 

@@ -209,7 +209,7 @@ def _lenient(argument: str) -> str:
         return argument
     try:
         override = OverridesParser.create().parse_override(argument)
-    except HydraException:
+    except (HydraException, ValueError):
         return argument  # Hydra reports what is wrong with it
     key = override.key_or_group
     is_group = key.startswith("hydra/") or (CONFIG_DIR / key).is_dir()

@@ -75,6 +75,8 @@ def _check_override(argument: str, config_dir: Path, multirun: bool) -> None:
         override = OverridesParser.create().parse_override(argument)
     except HydraException as error:
         raise _unreadable(key, value, str(error)) from None
+    except ValueError:
+        raise UserError(f"{key}={value[:40]}...: a number of {len(value):,} digits is too long.") from None
     if override.is_delete():
         return
     key = override.key_or_group

@@ -60,6 +60,14 @@ def test_the_file_names_all_files_and_leaves_out_hidden_ones(data: Path):
     }
 
 
+def test_a_file_without_a_checksum_is_named(data: Path):
+    sums = json.loads((data / FILE).read_text())
+    sums["../" * 9 + "x" * 1000] = sums.pop("train/all__labels.npy")
+    (data / FILE).write_text(json.dumps(sums))
+    with pytest.raises(UserError, match=r"checksums\.json has no checksum of .*/train/all__labels\.npy"):
+        check_checksums(data, "train")
+
+
 @pytest.mark.parametrize("content", ["[]", '{"identifiers.json": 1}', "{"])
 def test_damaged_checksums_are_named(data: Path, content: str):
     (data / FILE).write_text(content)

@@ -42,6 +42,7 @@ def test_what_hydra_understands_passes(arguments: str):
         ("-m lr=1,None", ["lr=1,None: write null"]),
         ("epochs=1,2", ["epochs=1,2: these are several values. Add -m", "epochs=[1,2]"]),
         ("arch=trm,hrm", ["arch=trm,hrm: these are several values. Add -m to run them one after the other."]),
+        ("seed=" + "9" * 5000, ["seed=9999", "9...: a number of 5,000 digits is too long"]),
         ("data_paths=[a", ["data_paths=[a: this value cannot be read", "Lists are written [a,b]"]),
         *((f"{key}={value}", [f"{key}={value}: this names a file in config/{key}/", "one of ", "leave " + key])
           for key in ("arch", "experiment") for value in ("null", "1", "true", "[1]", "{a:1}", "''")),
