@@ -68,6 +68,7 @@ def tiny_text(data: Path, folder: Path | None, **more: Any) -> list[str]:
         "tokenizer": "gpt2",
         "vocab_file": data / "vocab.json",
         "merges_file": data / "merges.txt",
+        "token_cache": data / "tokens",
         "seq_len": 48,
         "global_batch_size": 4,
         "max_sequences": 40,

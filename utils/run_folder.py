@@ -19,7 +19,7 @@ RUNS = Path("checkpoints")
 # keys that say where, how and how far to run, but do not affect what is computed
 NOT_COMPUTED = {
     "load_checkpoint", "run_name", "project_name", "checkpoint_path",
-    "device", "wandb_mode", "num_workers", "data_on_device", "max_steps",
+    "device", "wandb_mode", "num_workers", "data_on_device", "token_cache", "max_steps",
 }  # fmt: skip
 
 

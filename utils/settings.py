@@ -238,7 +238,7 @@ class TextConfig(
     """Settings of pretrain_text.py."""
 
     sections = {
-        "data": "data_files data_files_test held_out data_name data_cache streaming seq_len",
+        "data": "data_files data_files_test held_out data_name data_cache token_cache streaming seq_len",
         "tokenizer": "tokenizer vocab_file merges_file max_vocab cap cap_sample",
         "architecture": "arch",
         "length": "max_sequences max_steps global_batch_size",
@@ -260,8 +260,10 @@ class TextConfig(
     """Data set on the Hugging Face hub."""
     data_cache: str | None = None
     """Folder that caches the data set. null: data/hf/ and the last part of data_name."""
+    token_cache: str | None = None
+    """Folder of the files of tokens, written unless streaming. null: tokens/ in data_cache, else data/tokens/."""
     streaming: bool = False
-    """Read documents as they are needed. false: read all of them at the start."""
+    """Read documents as they are needed. false: tokenise all of them once, before the first run on them."""
     seq_len: int = Field(default=512, ge=2, le=1 << 20)
     """Tokens per row. Several documents may share a row."""
     tokenizer: str = "gpt-neo-10k"

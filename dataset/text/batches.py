@@ -10,13 +10,14 @@ piece is the first input of the next piece. Batches are dictionaries of int32 ar
     documents  index of the document within its row, from 0; NO_DOCUMENT in padding
 
 Rows are packed from windows of documents (`dataset.text.windows`). The pieces of badly filled rows are carried over to
-the next window, except at the end of an epoch. All ranks process the same windows and take their own rows of the global
-batch, so the number of processes does not change the training data.
+the next window, except at the end of an epoch. All ranks pack the same windows, for which they need only the lengths of
+the documents, and fetch the tokens of their own rows of the global batch. So the number of processes does not change
+the training data.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from dataset.text.documents import Documents
 from dataset.text.packing import pack
+from dataset.text.token_file import TokenFile
 from dataset.text.tokenizer import TextTokenizer
 from dataset.text.windows import InOrder, Numbers, Shuffled, Windows
 from utils.constants import IGNORE_LABEL_ID, NO_DOCUMENT
@@ -43,7 +45,10 @@ class Piece(NamedTuple):
 
     document: Numbers
     number: int  # index of the part
-    sequence: np.ndarray  # int32 [positions + 1]: the inputs followed by the last label
+    length: int  # positions
+
+
+Row = list[Piece]
 
 
 class TextBatches:
@@ -59,45 +64,44 @@ class TextBatches:
         documents: Documents,
         tokenizer: TextTokenizer,
         *,
+        tokens: TokenFile | None = None,
         seq_len: int,
         global_batch_size: int,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         window: int = WINDOW,
-        keep_tokens: bool | None = None,
     ):
         """Start at the beginning of the first epoch.
 
         Args:
             documents: the documents to train on. With streaming they are read in order and shuffled within windows;
-                otherwise each epoch shuffles all of them, and the constructor reads all files once.
+                otherwise each epoch shuffles all of them.
             tokenizer: the tokenizer.
+            tokens: the tokens of all documents (`dataset.text.token_cache`); None with streaming, which makes them
+                window by window.
             seq_len: positions per row.
             global_batch_size: rows per batch, over all ranks.
             seed: seed of the order.
             rank: rank of this process.
             world_size: number of processes.
             window: number of documents that are packed together.
-            keep_tokens: keep the tokens of all documents in memory once computed, about 600 bytes per story. None: do
-                so unless streaming, for which it is not possible.
 
         Raises:
             UserError: an argument is invalid, or there are no documents.
         """
-        if documents.streaming and keep_tokens:
-            raise UserError("keep_tokens=true needs streaming=false: streaming keeps a window of documents only.")
+        assert documents.streaming == (tokens is None), "streaming makes its tokens itself, and only streaming does"
         _check_sizes(seq_len=seq_len, global_batch_size=global_batch_size, window=window)
         self.rows = _rows_of_rank(global_batch_size, rank, world_size)
         self.seq_len, self.global_batch_size, self.seed, self.window = seq_len, global_batch_size, seed, window
         self.eos_id = tokenizer.eos_id
         self.windows: Windows
-        if documents.streaming:
+        if tokens is None:
             self.windows = InOrder(documents, tokenizer)
+        elif len(tokens):
+            self.windows = Shuffled(tokens, seed)
         else:
-            self.windows = Shuffled(documents, tokenizer, seed, keep=keep_tokens is not False)
-            if not len(self.windows.places):
-                raise UserError(_no_documents(documents))
+            raise UserError(_no_documents(documents))
         self.documents = documents
         self.settings = {
             "seed": seed,
@@ -115,17 +119,28 @@ class TextBatches:
 
     def __next__(self) -> tuple[Batch, Position]:
         """This rank's rows of the next global batch, and the position after it."""
-        rows: list[list[Piece]] = []
-        while len(rows) < self.global_batch_size:
+        # fetched window by window, because the next window replaces the tokens of this one
+        parts = [self._fetch(rows[_part(self.rows, taken, len(rows))]) for taken, rows in self._take()]
+        return _joined(parts), self.state_dict()
+
+    def skip(self) -> None:
+        """Move on by one batch, without fetching its tokens."""
+        for _ in self._take():
+            pass
+
+    def _take(self) -> Iterator[tuple[int, list[Row]]]:
+        """The rows of the next global batch, window by window, each time with the number of those before them."""
+        taken = 0
+        while taken < self.global_batch_size:
             if self._packed is None:
                 self._packed, self._waiting = self._pack_window()
-            some = self._packed[self._row :][: self.global_batch_size - len(rows)]
-            rows += some
-            self._row += len(some)
-            if len(rows) < self.global_batch_size:
+            rows = self._packed[self._row : self._row + self.global_batch_size - taken]
+            yield taken, rows
+            taken += len(rows)
+            self._row += len(rows)
+            if taken < self.global_batch_size:
                 self._advance()
-        self._given += len(rows)
-        return _batch(rows[self.rows], self.seq_len, self.eos_id), self.state_dict()
+        self._given += taken
 
     def state_dict(self) -> Position:
         """The position after the last batch.
@@ -145,7 +160,7 @@ class TextBatches:
         }
 
     def load_state_dict(self, position: Position) -> None:
-        """Continue after the batch that came with `position`. Only the documents of its window are tokenised.
+        """Continue after the batch that came with `position`. Only the window is packed anew.
 
         Raises:
             UserError: the position belongs to other data or settings.
@@ -160,7 +175,7 @@ class TextBatches:
             )
         documents: list[Numbers] = [tuple(carried[:-1]) for carried in position["carried"]]
         numbers = [carried[-1] for carried in position["carried"]]
-        cut = map(self._cut, documents, self.windows.tokens(documents))
+        cut = map(self._cut, documents, self.windows.lengths(documents))
         carried = [pieces[number] for pieces, number in zip(cut, numbers, strict=True)]
         self._begin_window(position["epoch"], position["window"], tuple(position["start"]), carried)
         self._row, self._given = position["row"], position["rows"]
@@ -168,14 +183,16 @@ class TextBatches:
     def _begin_window(self, epoch: int, window: int, start: Numbers, carried: list[Piece]) -> None:
         self._epoch, self._window, self._start, self._carried = epoch, window, start, carried
         self._row = 0
-        self._packed: list[list[Piece]] | None = None  # rows of this window, once packed
+        self._packed: list[Row] | None = None  # rows of this window, once packed
         self._waiting: list[Piece] = []  # pieces carried over to the next window
 
-    def _pack_window(self) -> tuple[list[list[Piece]], list[Piece]]:
+    def _pack_window(self) -> tuple[list[Row], list[Piece]]:
         """The rows of this window and the pieces for the next one; also stores where the next window starts."""
-        documents, tokens, self._next_start = self.windows.window(self._epoch, self._start, self.window)
+        carried = [piece.document for piece in self._carried]
+        window = self.windows.window(self._epoch, self._start, self.window, carried)
+        documents, lengths, self._next_start = window
         self._is_last = len(documents) < self.window
-        cut = [piece for pieces in map(self._cut, documents, tokens) for piece in pieces]
+        cut = [piece for pieces in map(self._cut, documents, lengths) for piece in pieces]
         rng = np.random.default_rng((self.seed, TextStream.PACKING, self._epoch, self._window))
         return _pack([*self._carried, *cut], self.seq_len, rng, 0 if self._is_last else self.window // _WAITING)
 
@@ -188,8 +205,11 @@ class TextBatches:
         else:
             raise UserError(_no_documents(self.documents))
 
-    def _cut(self, document: Numbers, tokens: np.ndarray) -> list[Piece]:
-        return _cut(document, tokens, self.seq_len, self.eos_id)
+    def _cut(self, document: Numbers, length: int) -> list[Piece]:
+        return _cut(document, length, self.seq_len)
+
+    def _fetch(self, rows: Sequence[Row]) -> Batch:
+        return _fetch(rows, self.windows, self.seq_len, self.eos_id)
 
 
 def eval_batches(
@@ -214,41 +234,44 @@ def eval_batches(
         _check_sizes(max_batches=max_batches)
     mine = _rows_of_rank(global_batch_size, rank, world_size)
     windows = InOrder(documents, tokenizer)
-    rows: list[list[Piece]] = []
+    most = None if max_batches is None else max_batches * global_batch_size
+    parts: list[Batch] = []
     waiting: list[Piece] = []
-    start, last, number = windows.first, False, 0
-    while not last and (max_batches is None or len(rows) < max_batches * global_batch_size):
-        window, tokens, start = windows.window(0, start, WINDOW)
+    start, last, number, count = windows.first, False, 0, 0  # count: rows so far, over all ranks
+    while not last and (most is None or count < most):
+        window, lengths, start = windows.window(0, start, WINDOW, [piece.document for piece in waiting])
         last = len(window) < WINDOW
-        for document, ids in zip(window, tokens, strict=True):
-            waiting += _cut(document, ids, seq_len, tokenizer.eos_id)
+        for document, length in zip(window, lengths, strict=True):
+            waiting += _cut(document, length, seq_len)
         # shuffled because packing puts long documents first, and max_batches may take only some of the batches
         rng = np.random.default_rng((0, TextStream.EVALUATION, number))
-        packed, waiting = _pack(waiting, seq_len, rng, 0 if last else WINDOW // _WAITING)
-        rows += packed
+        rows, waiting = _pack(waiting, seq_len, rng, 0 if last else WINDOW // _WAITING)
+        rows = rows if most is None else rows[: most - count]
+        own = [row for index, row in enumerate(rows, count) if mine.start <= index % global_batch_size < mine.stop]
+        parts.append(_fetch(own, windows, seq_len, tokenizer.eos_id))
+        count += len(rows)
         number += 1
-    if not rows:
+    if not count:
         raise UserError(_no_documents(documents))
-    starts = range(0, len(rows), global_batch_size)[:max_batches]
-    chosen = [(rows[start : start + global_batch_size] + [[]] * global_batch_size)[mine] for start in starts]
-    return [_batch(some, seq_len, tokenizer.eos_id) for some in chosen]
+    local = mine.stop - mine.start
+    ends = range(local, -(-count // global_batch_size) * local + 1, local)
+    padding: list[Row] = [[]] * (ends[-1] - sum(len(part["inputs"]) for part in parts))
+    whole = _joined([*parts, _fetch(padding, windows, seq_len, tokenizer.eos_id)])
+    return [{name: values[end - local : end] for name, values in whole.items()} for end in ends]
 
 
-def _cut(document: Numbers, tokens: np.ndarray, seq_len: int, eos_id: int) -> list[Piece]:
-    """A document as pieces of up to `seq_len` positions."""
-    whole = np.empty(len(tokens) + 2, np.int32)
-    whole[0] = whole[-1] = eos_id
-    whole[1:-1] = tokens
-    starts = range(0, len(whole) - 1, seq_len)
-    return [Piece(document, number, whole[start : start + seq_len + 1]) for number, start in enumerate(starts)]
+def _cut(document: Numbers, length: int, seq_len: int) -> list[Piece]:
+    """A document of `length` tokens as pieces of up to `seq_len` positions."""
+    starts = range(0, length + 1, seq_len)
+    return [Piece(document, number, min(seq_len, length + 1 - start)) for number, start in enumerate(starts)]
 
 
 def _pack(
     pieces: Sequence[Piece], seq_len: int, rng: np.random.Generator, most_waiting: int
-) -> tuple[list[list[Piece]], list[Piece]]:
+) -> tuple[list[Row], list[Piece]]:
     """Rows in random order, and up to `most_waiting` pieces from the rows that are filled worst, which are left out."""
     pieces = [pieces[index] for index in rng.permutation(len(pieces))]
-    lengths = [len(piece.sequence) - 1 for piece in pieces]
+    lengths = [piece.length for piece in pieces]
     rows = pack(lengths, seq_len)
     filled = [sum(lengths[index] for index in row) for row in rows]
     waiting: list[int] = []
@@ -263,19 +286,38 @@ def _pack(
     return shuffled, [pieces[index] for index in sorted(waiting)]
 
 
-def _batch(rows: Sequence[Sequence[Piece]], seq_len: int, eos_id: int) -> Batch:
+def _fetch(rows: Sequence[Row], windows: Windows, seq_len: int, eos_id: int) -> Batch:
+    """The batch of `rows`, with the tokens of their pieces."""
     shape = (len(rows), seq_len)
     inputs = np.full(shape, eos_id, np.int32)
     labels = np.full(shape, IGNORE_LABEL_ID, np.int32)
     documents = np.full(shape, NO_DOCUMENT, np.int32)
+    tokens = iter(windows.tokens([piece.document for row in rows for piece in row]))
     for row, pieces in enumerate(rows):
         end = 0
         for number, piece in enumerate(pieces):
-            start, end = end, end + len(piece.sequence) - 1
-            inputs[row, start:end] = piece.sequence[:-1]
-            labels[row, start:end] = piece.sequence[1:]
+            start, end = end, end + piece.length
+            before = piece.number * seq_len  # positions of the document in earlier pieces
+            whole = next(tokens)
+            # position p of a document has token p as its label and token p - 1 as its input; EOS is in place of both
+            # the token before the first, which `inputs` is filled with, and the one behind the last
+            known = whole[max(0, before - 1) : before + piece.length - 1]
+            inputs[row, end - len(known) : end] = known
+            known = whole[before : before + piece.length]
+            labels[row, start : start + len(known)] = known
+            labels[row, start + len(known) : end] = eos_id
             documents[row, start:end] = number
     return {"inputs": inputs, "labels": labels, "documents": documents}
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    """The rows of all parts."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _part(rows: slice, before: int, count: int) -> slice:
+    """Which of `count` rows, with `before` rows in front of them, are among `rows`."""
+    return slice(max(0, rows.start - before), min(count, max(0, rows.stop - before)))
 
 
 def _check_sizes(**sizes: int) -> None:

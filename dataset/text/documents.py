@@ -18,9 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from tqdm import tqdm
-
 from dataset.text.sources import Source, TextFile, find_files
 from utils.errors import UserError
 
@@ -86,11 +83,6 @@ class Documents:
     def read(self, places: Sequence[Place]) -> list[str]:
         """The texts at `places`, which come from `scan`."""
         return [self._text(p, self.files[p.file].read(p.start, p.end - p.start)) for p in places]
-
-    def places(self) -> np.ndarray:
-        """The places of all documents, int64 [documents, 3]. Reads all files."""
-        scan = tqdm(self.scan(), desc="find documents", unit=" documents", delay=2, leave=False, disable=None)
-        return np.array([place for place, _ in scan], np.int64).reshape(-1, 3)
 
     def describe(self) -> str:
         """A short description for the log."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ def text_feed(
     Args:
         batches: the training batches, positioned at the first step.
         steps, keep, device: see `kept_batches`.
-        workers: number of processes that load ahead. The batches are the same for any number. Each process cuts and
-            packs all documents, because where a batch begins depends on those before it, so more than one rarely pays.
+        workers: number of processes that load ahead. The batches are the same for any number. Each process packs all
+            documents, because where a batch begins depends on those before it, and fetches the tokens of its own
+            batches only. With streaming it must also tokenise all documents, so more than one does not pay.
     """
     start = batches.state_dict()
     loader = DataLoader(
@@ -76,9 +77,12 @@ class _Endless(IterableDataset):
 
     def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], Position]]:
         worker = get_worker_info()
-        if worker is None:
-            return iter(self.batches)
-        return islice(self.batches, worker.id, None, worker.num_workers)
+        mine, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for number in count():
+            if number % workers == mine:
+                yield next(self.batches)
+            else:
+                self.batches.skip()
 
 
 def _disable_tokenizer_threads(worker: int) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from dataset.text.batches import Batch, TextBatches, eval_batches
 from dataset.text.documents import Documents, open_documents
+from dataset.text.token_cache import CACHE, open_tokens
+from dataset.text.token_file import TokenFile
 from dataset.text.tokenizer import TextTokenizer, make_tokenizer
-from utils.distributed import Ranks, barrier, broadcast_object
+from utils.distributed import Ranks, barrier, broadcast_object, errors_of_rank_0
 from utils.errors import UserError
 from utils.schedule import ComputedSteps
 from utils.settings import TextConfig
@@ -20,13 +22,15 @@ class TextData:
     documents: Documents
     held_out: Documents
     tokenizer: TextTokenizer
+    tokens: TokenFile | None  # None with streaming
     batches: TextBatches
     held_out_batches: list[Batch]
 
     def __str__(self) -> str:
         return (
             f"text: {self.documents.describe()}; held out: {self.held_out.describe()}\n"
-            f"tokenizer: {self.tokenizer.name}, {self.tokenizer.vocab_size:,} ids"
+            f"tokenizer: {self.tokenizer.name}, {self.tokenizer.vocab_size:,} ids\n"
+            f"tokens: {'made as they are needed' if self.tokens is None else self.tokens}"
         )
 
 
@@ -36,7 +40,7 @@ def project_name(config: TextConfig) -> str:
 
 
 def open_text(config: TextConfig, source: Path | None, ranks: Ranks) -> TextData:
-    """Open the text of a configuration; rank 0 downloads what is missing before the other ranks read. Collective.
+    """Open the text of a configuration; rank 0 downloads and tokenises what is missing while others wait. Collective.
 
     Args:
         config: configuration of the run.
@@ -48,15 +52,6 @@ def open_text(config: TextConfig, source: Path | None, ranks: Ranks) -> TextData
     """
     documents, held_out = _open_documents(config, ranks)
     tokenizer = _choose_tokenizer(config, source, documents, ranks)
-    batches = TextBatches(
-        documents,
-        tokenizer,
-        seq_len=config.seq_len,
-        global_batch_size=config.global_batch_size,
-        seed=config.seed,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
     held_out_batches = eval_batches(
         held_out,
         tokenizer,
@@ -66,7 +61,18 @@ def open_text(config: TextConfig, source: Path | None, ranks: Ranks) -> TextData
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
-    return TextData(documents, held_out, tokenizer, batches, held_out_batches)
+    tokens = None if documents.streaming else _open_tokens(config, documents, tokenizer, ranks)
+    batches = TextBatches(
+        documents,
+        tokenizer,
+        tokens=tokens,
+        seq_len=config.seq_len,
+        global_batch_size=config.global_batch_size,
+        seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    return TextData(documents, held_out, tokenizer, tokens, batches, held_out_batches)
 
 
 def plan_rows(config: TextConfig, keep: int) -> tuple[int, ComputedSteps]:
@@ -102,6 +108,22 @@ def _open_documents(config: TextConfig, ranks: Ranks) -> tuple[Documents, Docume
     if ranks.is_main:
         barrier()
     return documents
+
+
+def _open_tokens(config: TextConfig, documents: Documents, tokenizer: TextTokenizer, ranks: Ranks) -> TokenFile:
+    """The tokens of the training documents, from a file that rank 0 makes if there is none.
+
+    On a machine that does not see the folder of rank 0, the first process makes a file too.
+    """
+    folder = CACHE
+    if config.token_cache is not None or config.data_cache is not None:
+        folder = Path(config.token_cache or f"{config.data_cache}/tokens")
+    with errors_of_rank_0():
+        tokens = open_tokens(documents, tokenizer, folder, say=ranks.say) if ranks.is_main else None
+    if tokens is None and ranks.local_rank == 0:
+        tokens = open_tokens(documents, tokenizer, folder, say=ranks.say)
+    barrier()
+    return open_tokens(documents, tokenizer, folder, make=False) if tokens is None else tokens
 
 
 def _choose_tokenizer(config: TextConfig, source: Path | None, documents: Documents, ranks: Ranks) -> TextTokenizer:

@@ -35,6 +35,7 @@ class TextFile(Protocol):
     name: str  # for messages
     key: str  # identifies the file, whatever path was given for it
     size: int  # bytes
+    modified: int  # time of the last change, in nanoseconds; 0 if it is not known
 
     def read(self, start: int, length: int) -> bytes:
         """Up to `length` bytes starting at byte `start`; fewer only at the end of the file.
@@ -52,9 +53,10 @@ class LocalFile:
         self.path, self.name, self.key = path, str(path), str(path.resolve())
         try:
             check_regular_file(path, "Give text files.")
-            self.size = path.stat().st_size
+            status = path.stat()
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+        self.size, self.modified = status.st_size, status.st_mtime_ns
 
     def read(self, start: int, length: int) -> bytes:
         try:
@@ -67,6 +69,8 @@ class LocalFile:
 
 class HubFile:
     """A file of a Hugging Face data set; only the parts that are read are downloaded."""
+
+    modified = 0
 
     def __init__(self, path: str, size: int):
         self.path, self.size = path, size

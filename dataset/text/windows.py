@@ -1,7 +1,8 @@
-"""Tokenised documents, window by window: in the order of the files, or in a random order of all documents.
+"""Documents with their tokens, window by window: in the order of the files, or in a random order of all documents.
 
-A window is a few thousand documents that are packed into rows together. Tuples of numbers identify the start of a
-window and each document, so that saved positions can store them and the tokens can be recomputed later.
+A window is a few thousand documents that are packed into rows together. Packing needs the lengths of all of them; their
+tokens are fetched for those rows that the process trains on. Tuples of numbers identify the start of a window and each
+document, so that saved positions can store them and the tokens can be found later.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dataset.text.documents import Documents, Place
+from dataset.text.token_file import TokenFile
 from dataset.text.tokenizer import TextTokenizer
 from utils.random_streams import TextStream
 
@@ -22,22 +24,35 @@ class Windows(Protocol):
 
     first: Numbers  # the start of every epoch
 
-    def window(self, epoch: int, start: Numbers, size: int) -> tuple[list[Numbers], list[np.ndarray], Numbers]:
-        """The documents of a window, their tokens (int32 [tokens] each), and the start of the next window.
+    def window(
+        self, epoch: int, start: Numbers, size: int, carried: Sequence[Numbers]
+    ) -> tuple[list[Numbers], list[int], Numbers]:
+        """The documents of a window, their numbers of tokens, and the start of the next window.
 
         If there are fewer than `size` documents, the epoch ends with them.
+
+        Args:
+            epoch: the epoch, from 0.
+            start: where the window starts.
+            size: number of documents.
+            carried: documents of earlier windows that are packed with this one.
         """
         ...
 
+    def lengths(self, documents: Sequence[Numbers]) -> list[int]:
+        """The numbers of tokens of documents of any window."""
+        ...
+
     def tokens(self, documents: Sequence[Numbers]) -> list[np.ndarray]:
-        """The tokens of documents from earlier windows."""
+        """The tokens of documents of any window, an array of integers [tokens] each."""
         ...
 
 
 class InOrder:
-    """Windows in the order of the files, read one at a time.
+    """Windows in the order of the files, read and tokenised one at a time.
 
-    A start is (file, byte), a document is (file, first byte, end byte).
+    A start is (file, byte), a document is (file, first byte, end byte). The tokens of the window and of the documents
+    carried over to it stay in memory; others are tokenised again when they are asked for.
     """
 
     first: Numbers = (0, 0)
@@ -45,56 +60,67 @@ class InOrder:
     def __init__(self, documents: Documents, tokenizer: TextTokenizer):
         self.documents, self.tokenizer = documents, tokenizer
         self._open: tuple[Numbers, Iterator[tuple[Place, str]]] | None = None  # end of the last window, scan from there
+        self._tokens: dict[Numbers, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}
 
-    def window(self, epoch: int, start: Numbers, size: int) -> tuple[list[Numbers], list[np.ndarray], Numbers]:
+    def window(
+        self, epoch: int, start: Numbers, size: int, carried: Sequence[Numbers]
+    ) -> tuple[list[Numbers], list[int], Numbers]:
         known, self._open = self._open, None  # a scan that fails cannot be continued
         scan = known[1] if known is not None and known[0] == start else self.documents.scan(*start)
         window = list(islice(scan, size))
         end = (window[-1][0].file, window[-1][0].end) if window else start
         self._open = end, scan
-        return [place for place, _ in window], self.tokenizer.encode_batch([text for _, text in window]), end
+        documents: list[Numbers] = [place for place, _ in window]
+        tokens = self.tokenizer.encode_batch([text for _, text in window])
+        # copied, because the tokens of a window are parts of one array, which would stay in memory
+        before = {document: ids.copy() for document, ids in zip(carried, self.tokens(carried), strict=True)}
+        self._tokens = {**before, **dict(zip(documents, tokens, strict=True))}
+        return documents, list(map(len, tokens)), end
+
+    def lengths(self, documents: Sequence[Numbers]) -> list[int]:
+        return list(map(len, self.tokens(documents)))
 
     def tokens(self, documents: Sequence[Numbers]) -> list[np.ndarray]:
-        return self.tokenizer.encode_batch(self.documents.read([Place(*place) for place in documents]))
+        missing = [document for document in dict.fromkeys(documents) if document not in self._tokens]
+        texts = self.documents.read([Place(*document) for document in missing])
+        self._tokens.update(zip(missing, self.tokenizer.encode_batch(texts), strict=True))
+        return [self._tokens[document] for document in documents]
 
 
 class Shuffled:
-    """Windows in a new random order each epoch. A start is the position in that order, a document is its index.
+    """Windows in a new random order each epoch, with tokens from a file.
 
-    The constructor reads all files once, to find the documents. With `keep`, each document is tokenised once and its
-    tokens stay in memory, as 16-bit integers if the vocabulary allows.
+    A start is the position in that order, a document is its index.
     """
 
     first: Numbers = (0,)
 
-    def __init__(self, documents: Documents, tokenizer: TextTokenizer, seed: int, keep: bool):
-        self.documents, self.tokenizer, self.seed = documents, tokenizer, seed
-        self.places = documents.places()
-        self._kept: dict[int, np.ndarray] | None = {} if keep else None
-        self._dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
+    def __init__(self, file: TokenFile, seed: int):
+        self.file, self.seed = file, seed
         self._order: tuple[int, np.ndarray] | None = None  # (epoch, its order)
 
-    def window(self, epoch: int, start: Numbers, size: int) -> tuple[list[Numbers], list[np.ndarray], Numbers]:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_order": None}
+
+    def window(
+        self, epoch: int, start: Numbers, size: int, carried: Sequence[Numbers]
+    ) -> tuple[list[Numbers], list[int], Numbers]:
         if self._order is None or self._order[0] != epoch:
             rng = np.random.default_rng((self.seed, TextStream.ORDER, epoch))
-            self._order = epoch, rng.permutation(len(self.places))
+            self._order = epoch, rng.permutation(len(self.file))
         chosen = self._order[1][start[0] : start[0] + size]
         documents: list[Numbers] = [(document,) for document in chosen.tolist()]
-        return documents, self.tokens(documents), (start[0] + len(chosen),)
+        return documents, self.file.lengths(chosen).tolist(), (start[0] + len(chosen),)
+
+    def lengths(self, documents: Sequence[Numbers]) -> list[int]:
+        return self.file.lengths(_indices(documents)).tolist()
 
     def tokens(self, documents: Sequence[Numbers]) -> list[np.ndarray]:
-        numbers = [document for (document,) in documents]
-        kept = self._kept
-        if kept is None:
-            return self._tokenised(numbers)
-        missing = [number for number in numbers if number not in kept]
-        for number, tokens in zip(missing, self._tokenised(missing), strict=True):
-            kept[number] = tokens.astype(self._dtype)
-        return [kept[number].astype(np.int32) for number in numbers]
+        return self.file.tokens(_indices(documents))
 
-    def _tokenised(self, numbers: list[int]) -> list[np.ndarray]:
-        places = [Place(*place) for place in self.places[numbers].tolist()]
-        return self.tokenizer.encode_batch(self.documents.read(places))
+
+def _indices(documents: Sequence[Numbers]) -> np.ndarray:
+    return np.array([document for (document,) in documents], np.int64)

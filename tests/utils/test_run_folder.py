@@ -240,7 +240,8 @@ def test_other_changes_are_shown():
 
 
 def test_where_and_how_to_run_may_change_without_a_word():
-    free = ("load_checkpoint", "run_name", "project_name", "checkpoint_path", "device", "wandb_mode", "num_workers")
+    names = ("load_checkpoint", "run_name", "project_name", "checkpoint_path")
+    free = (*names, "device", "wandb_mode", "num_workers", "token_cache")
     before: dict[str, Any] = dict.fromkeys(free, "a")
     now: dict[str, Any] = dict.fromkeys(free, "b")
     assert check_same_run(before, now, free) == []

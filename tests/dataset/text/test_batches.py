@@ -1,5 +1,6 @@
 """Batches of text against documents cut by hand: nothing lost, labels right, the same for any ranks and on a resume."""
 
+import hashlib
 import json
 import pickle
 from collections import Counter
@@ -15,12 +16,15 @@ from dataset.text import batches as text_batches
 from dataset.text.batches import Batch, Position, TextBatches, eval_batches
 from dataset.text.documents import MARK, Documents, open_documents
 from dataset.text.sources import LocalFile
+from dataset.text.token_cache import open_tokens
 from dataset.text.tokenizer import TextTokenizer, make_tokenizer
+from dataset.text.windows import Numbers, Shuffled
 from tests.dataset.text.test_documents import CountedFile, write
 from tests.dataset.text.test_tokenizer import GPT2, SAMPLE, needs_sample
 from tests.text_runs import stories, write_text
 from utils.constants import IGNORE_LABEL_ID, NO_DOCUMENT
 from utils.errors import UserError
+from utils.random_streams import TextStream
 
 SEQ_LEN = 48
 # short and long documents, among them some that just fill a row, and two that are equal
@@ -63,9 +67,15 @@ def documents(folder: Path, streaming: bool) -> Documents:
     return Documents((LocalFile(folder / "a.txt"), LocalFile(folder / "b.txt")), streaming=streaming)
 
 
+def batches_of(documents: Documents, tokenizer: TextTokenizer, cache: Path, **options: Any) -> TextBatches:
+    """Batches; without streaming, their tokens come from a file in `cache`."""
+    tokens = None if documents.streaming else open_tokens(documents, tokenizer, cache)
+    return TextBatches(documents, tokenizer, tokens=tokens, **options)
+
+
 def small(folder: Path, tokenizer: TextTokenizer, streaming: bool, **changes: Any) -> TextBatches:
     options: dict[str, Any] = {"seq_len": SEQ_LEN, "global_batch_size": 1, "seed": 7, "window": 16}
-    return TextBatches(documents(folder, streaming), tokenizer, **{**options, **changes})
+    return batches_of(documents(folder, streaming), tokenizer, folder / "tokens", **{**options, **changes})
 
 
 def cut_by_hand(tokenizer: TextTokenizer, texts: Sequence[str], seq_len: int) -> Counter[tuple[tuple[int, ...], ...]]:
@@ -158,10 +168,10 @@ def test_streaming_keeps_to_its_windows(folder: Path, tokenizer: TextTokenizer):
 @pytest.mark.thorough
 @needs_sample
 @pytest.mark.parametrize("streaming", [False, True])
-def test_rows_of_tinystories_are_nearly_full(streaming: bool):
+def test_rows_of_tinystories_are_nearly_full(streaming: bool, tmp_path: Path):
     train, held_out = open_documents(SAMPLE, streaming=streaming)
     tokenizer = make_tokenizer("gpt-neo-10k", GPT2 / "vocab.json", GPT2 / "merges.txt", sample=islice(train, 1000))
-    epochs = epochs_of(TextBatches(train, tokenizer, seq_len=512, global_batch_size=1, seed=0), 2)
+    epochs = epochs_of(batches_of(train, tokenizer, tmp_path, seq_len=512, global_batch_size=1, seed=0), 2)
     for rows in epochs:
         assert real_share(rows) > 0.98
     texts = list(train)
@@ -197,14 +207,10 @@ def test_ranks_and_batch_size_do_not_change_the_rows(folder: Path, tokenizer: Te
 
 
 @pytest.mark.usefixtures("many_wait")
-@pytest.mark.parametrize(
-    ("streaming", "keep_tokens", "window"), [(False, True, 16), (False, False, 16), (True, None, 16), (True, None, 3)]
-)
-def test_any_position_can_be_resumed(
-    folder: Path, tokenizer: TextTokenizer, streaming: bool, keep_tokens: bool | None, window: int
-):
+@pytest.mark.parametrize(("streaming", "window"), [(False, 16), (False, 3), (True, 16), (True, 3)])
+def test_any_position_can_be_resumed(folder: Path, tokenizer: TextTokenizer, streaming: bool, window: int):
     def fresh(**changes: Any) -> TextBatches:
-        return small(folder, tokenizer, streaming, keep_tokens=keep_tokens, window=window, **changes)
+        return small(folder, tokenizer, streaming, window=window, **changes)
 
     batches = fresh(global_batch_size=3)
     start = batches.state_dict()
@@ -256,29 +262,106 @@ class Counting(TextTokenizer):
 
 
 @pytest.mark.usefixtures("many_wait")
-@pytest.mark.parametrize(("streaming", "keep_tokens"), [(False, True), (False, False), (True, False)])
-def test_no_more_is_tokenised_than_needed(folder: Path, tokenizer: TextTokenizer, streaming: bool, keep_tokens: bool):
+def test_streaming_tokenises_no_more_than_needed(folder: Path, tokenizer: TextTokenizer):
     counting = Counting(tokenizer.pairs, tokenizer.name, tokenizer.cap, tokenizer.kept)
-    batches = small(folder, counting, streaming, keep_tokens=keep_tokens)
+    batches = small(folder, counting, streaming=True)
     next(batches)
     assert counting.texts == 16
     positions = [position for _, position in islice(batches, 250)]
     assert positions[-1]["epoch"] >= 2
-    assert (counting.texts == len(TEXTS)) == keep_tokens
+    begun = positions[-1]["epoch"] + 1
+    assert (begun - 1) * len(TEXTS) < counting.texts <= begun * len(TEXTS)  # carried documents are not done again
     carrying = [position for position in positions if position["carried"]]
     assert len(carrying) > 3
     for position in carrying[-3:]:
         counting.texts = 0
-        resumed = small(folder, counting, streaming, keep_tokens=keep_tokens)
+        resumed = small(folder, counting, streaming=True)
         resumed.load_state_dict(position)
-        assert counting.texts == len(position["carried"])
+        assert counting.texts == len({tuple(carried[:-1]) for carried in position["carried"]})
         next(resumed)
         assert counting.texts <= 16 + 16 + len(position["carried"])  # at the end of a window the next one's too
 
 
-def test_kept_tokens_are_the_tokens(folder: Path, tokenizer: TextTokenizer):
-    kept, made_anew = (small(folder, tokenizer, streaming=False, keep_tokens=keep) for keep in (True, False))
-    assert all(map(same, islice(kept, 200), islice(made_anew, 200)))
+@pytest.mark.usefixtures("many_wait")
+def test_a_rank_reads_the_tokens_of_its_own_rows(
+    folder: Path, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    batches = small(folder, tokenizer, streaming=False, global_batch_size=12, rank=1, world_size=3)
+    read: list[Numbers] = []
+    tokens = batches.windows.tokens
+
+    def recorded(documents: Sequence[Numbers]) -> list[np.ndarray]:
+        read.extend(documents)
+        return tokens(documents)
+
+    monkeypatch.setattr(batches.windows, "tokens", recorded)
+    for number in range(60):
+        read.clear()
+        if number % 3 == 0:
+            batches.skip()
+            assert not read
+        else:
+            batch, _ = next(batches)
+            assert len(batch["documents"]) == 4
+            assert len(read) == (batch["documents"].max(1) + 1).sum()  # a document for each piece
+    assert batches.state_dict()["epoch"] >= 2
+
+
+class Direct(Shuffled):
+    """Tokenises the documents themselves in place of reading their tokens from a file."""
+
+    def __init__(self, documents: Documents, tokenizer: TextTokenizer, cache: Path, seed: int):
+        super().__init__(open_tokens(documents, tokenizer, cache), seed)
+        self.texts, self.tokenizer = list(documents), tokenizer
+
+    def lengths(self, documents: Sequence[Numbers]) -> list[int]:
+        return list(map(len, self.tokens(documents)))
+
+    def tokens(self, documents: Sequence[Numbers]) -> list[np.ndarray]:
+        return self.tokenizer.encode_batch([self.texts[document] for (document,) in documents])
+
+    def window(
+        self, epoch: int, start: Numbers, size: int, carried: Sequence[Numbers]
+    ) -> tuple[list[Numbers], list[int], Numbers]:
+        order = np.random.default_rng((self.seed, TextStream.ORDER, epoch)).permutation(len(self.texts))
+        chosen: list[Numbers] = [(document,) for document in order[start[0] : start[0] + size].tolist()]
+        return chosen, self.lengths(chosen), (start[0] + len(chosen),)
+
+
+@pytest.mark.usefixtures("many_wait")
+def test_batches_from_a_file_are_those_tokenised_directly(
+    folder: Path, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    from_file, direct = (small(folder, tokenizer, streaming=False, global_batch_size=2) for _ in range(2))
+    monkeypatch.setattr(direct, "windows", Direct(documents(folder, False), tokenizer, folder / "tokens", seed=7))
+    for number in range(100):
+        if number % 5 == 4:
+            from_file.skip()
+            next(direct)
+        else:
+            assert same(next(from_file), next(direct))
+
+
+@needs_sample
+@pytest.mark.parametrize(
+    ("streaming", "recorded"),
+    [
+        (False, "2e948102d9f482cec558a9e75ed1a6fb86b9cf77f9d23051cd8362ef0a0c36a2"),
+        (True, "f65add827a75c6a8be6f13a30151766f3adad2b5f43aa78ec6f00fdf5e3cd1ed"),
+    ],
+)
+def test_batches_are_those_recorded(tmp_path: Path, streaming: bool, recorded: str):
+    """The digests were recorded when every rank still tokenised the whole global batch."""
+    tokenizer = make_tokenizer("gpt2", GPT2 / "vocab.json", GPT2 / "merges.txt")
+    train, _ = open_documents(SAMPLE / "tinystories_train_first2316.txt", streaming=streaming)
+    digest = hashlib.sha256()
+    for rank in range(2):
+        options = {"seq_len": 256, "global_batch_size": 512, "seed": 3, "rank": rank, "world_size": 2, "window": 600}
+        for batch, position in islice(batches_of(train, tokenizer, tmp_path, **options), 5):
+            for name in ("inputs", "labels", "documents"):
+                digest.update(batch[name].tobytes())
+            digest.update(json.dumps(position, sort_keys=True).encode())
+    assert digest.hexdigest() == recorded
 
 
 def test_streaming_reads_only_what_it_needs(tokenizer: TextTokenizer):
@@ -333,7 +416,8 @@ def test_evaluation_sees_the_same_rows_every_time(folder: Path, tokenizer: TextT
 @pytest.mark.parametrize("streaming", [False, True])
 def test_text_for_less_than_a_batch_comes_again_and_again(tmp_path: Path, tokenizer: TextTokenizer, streaming: bool):
     file = LocalFile(write(tmp_path / "a.txt", ["one", "two words", "three words here"]))
-    batches = TextBatches(Documents((file,), None, streaming), tokenizer, seq_len=SEQ_LEN, global_batch_size=8)
+    little = Documents((file,), None, streaming)
+    batches = batches_of(little, tokenizer, tmp_path / "tokens", seq_len=SEQ_LEN, global_batch_size=8)
     batch, position = next(batches)
     expected = cut_by_hand(tokenizer, ["one", "two words", "three words here"], SEQ_LEN)
     assert Counter(pieces_of(batch, tokenizer.eos_id)) == Counter(dict.fromkeys(expected, 8))
@@ -346,7 +430,7 @@ def test_no_documents_at_all(tmp_path: Path, tokenizer: TextTokenizer, streaming
     (tmp_path / "a.txt").write_text(content)
     nothing = Documents((LocalFile(tmp_path / "a.txt"),), None, streaming)
     with pytest.raises(UserError, match=r"there are no documents \(all documents of a.txt\)"):
-        next(TextBatches(nothing, tokenizer, seq_len=8, global_batch_size=2))
+        next(batches_of(nothing, tokenizer, tmp_path / "tokens", seq_len=8, global_batch_size=2))
     with pytest.raises(UserError, match="there are no documents"):
         eval_batches(nothing, tokenizer, seq_len=8, global_batch_size=2)
 
@@ -358,7 +442,6 @@ def test_no_documents_at_all(tmp_path: Path, tokenizer: TextTokenizer, streaming
         ({"global_batch_size": 0}, "global_batch_size 0"),
         ({"window": 0}, "window 0"),
         ({"global_batch_size": 7, "world_size": 2}, "global_batch_size=8"),
-        ({"streaming": True, "keep_tokens": True}, "keep_tokens=true needs streaming=false"),
     ],
 )
 def test_bad_arguments(folder: Path, tokenizer: TextTokenizer, changes: dict[str, Any], message: str):

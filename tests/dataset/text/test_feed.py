@@ -11,6 +11,7 @@ from dataset.text.documents import Documents
 from dataset.text.feed import text_feed
 from dataset.text.sources import LocalFile
 from dataset.text.tokenizer import TextTokenizer, make_tokenizer
+from tests.dataset.text.test_batches import batches_of
 from tests.dataset.text.test_documents import write
 from tests.text_runs import stories, write_text
 
@@ -30,8 +31,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> LocalFile:
 
 
 def batches(file: LocalFile, tokenizer: TextTokenizer, streaming: bool) -> TextBatches:
-    documents = Documents((file,), None, streaming)
-    return TextBatches(documents, tokenizer, seq_len=32, global_batch_size=2, seed=7, window=16)
+    cache = file.path.parent / "tokens"
+    options = {"seq_len": 32, "global_batch_size": 2, "seed": 7, "window": 16}
+    return batches_of(Documents((file,), None, streaming), tokenizer, cache, **options)
 
 
 def feed(source: TextBatches, first: int, workers: int) -> Iterator[tuple[int, dict[str, Tensor], Position]]:
