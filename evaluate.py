@@ -27,7 +27,7 @@ from utils.errors import UserError
 from utils.files import writing_to
 from utils.hydra import hydra_main
 from utils.machine import choose_machine
-from utils.settings import RESOLVED, CheckpointConfig, EvaluateConfig, EvaluatorConfig, PretrainConfig
+from utils.settings import CheckpointConfig, EvaluateConfig, EvaluatorConfig, PretrainConfig
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
@@ -102,10 +102,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
 
 def known_settings(checkpoint: Checkpoint, say=print) -> dict[str, Any]:
     """The configuration of the training run; unknown keys are reported and dropped."""
-    foreign = sorted(set(checkpoint.config) - set(PretrainConfig.model_fields) - {RESOLVED})
+    foreign = sorted(set(checkpoint.config) - set(PretrainConfig.model_fields))
     if foreign:
         say(f"the configuration of {checkpoint.path}: dropped unknown keys: {', '.join(foreign)}")
-    return {key: value for key, value in checkpoint.config.items() if key in PretrainConfig.model_fields}
+    return {key: value for key, value in checkpoint.config.items() if key not in foreign}
 
 
 def open_data(config: CheckpointConfig, trained: dict[str, Any], ranks: Ranks) -> tuple[PuzzleSplit, bool]:

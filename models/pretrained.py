@@ -18,7 +18,7 @@ from utils.config import read_yaml, validate
 from utils.data_record import read_sizes
 from utils.errors import UserError
 from utils.machine import Machine
-from utils.settings import ArchConfig
+from utils.settings import RESOLVED, ArchConfig
 
 TOKEN_TABLE = "model.inner.embed_tokens.embedding_weight"
 Say = Callable[[str], None]
@@ -31,7 +31,7 @@ class Checkpoint:
     Attributes:
         path: the weights file.
         weights: its tensors by name, memory-mapped.
-        config: the configuration of the run, from its all_config.yaml.
+        config: the configuration of the run, from its all_config.yaml: what was asked for.
         arch: its architecture.
     """
 
@@ -101,7 +101,7 @@ def open_checkpoint(
             f"{config_path} is missing: it says what the checkpoint's architecture is. Put the run's all_config.yaml "
             "beside the checkpoint, or give load_config=FILE."
         )
-    config = read_yaml(config_path)
+    config = {key: value for key, value in read_yaml(config_path).items() if key != RESOLVED}
     if not isinstance(config.get("arch"), dict):
         raise UserError(f"{config_path} has no section arch, so it does not say what the checkpoint's architecture is.")
     return Checkpoint(path, weights, config, _choose_arch(config["arch"], arch or {}, force, say))
