@@ -1,0 +1,94 @@
+"""Triton kernels of the SwiGLU over positions. Tensor descriptors pad with zeros what lies outside a tensor."""
+
+import triton
+import triton.language as tl
+
+from models.fused.gpu.silu import sigmoid
+
+
+@triton.jit
+def forward(
+    x_desc, gate_up_desc, down_desc, y_desc, factors, eps,
+    POSITIONS: tl.constexpr, HIDDEN: tl.constexpr, INNER: tl.constexpr, PADDED: tl.constexpr,
+    COLUMNS: tl.constexpr, CHUNK: tl.constexpr, APPROXIMATE: tl.constexpr, KEEP: tl.constexpr,
+):  # fmt: skip
+    """y = norm(x + down @ (silu(gate @ x) * (up @ x))) for one example and COLUMNS of its channels.
+
+    Everything is computed transposed, [channels, positions], so that one product feeds the next from registers.
+    """
+    tiles: tl.constexpr = HIDDEN // COLUMNS
+    example = tl.program_id(0) // tiles
+    column = tl.program_id(0) % tiles * COLUMNS
+    xt = x_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T
+    total = tl.zeros([COLUMNS, PADDED], tl.float32)
+    for inner in range(0, INNER, CHUNK):
+        gate = tl.dot(xt, gate_up_desc.load([inner, 0]).T)
+        up = tl.dot(xt, gate_up_desc.load([INNER + inner, 0]).T)
+        h = (gate * sigmoid(gate, APPROXIMATE) * up).to(y_desc.dtype)
+        total = tl.dot(h, down_desc.load([inner, 0]), total)
+    total += x_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T.to(tl.float32)
+    factor = tl.rsqrt(tl.sum(total * total, 1) / POSITIONS + eps)
+    y = (total * factor[:, None]).to(y_desc.dtype)
+    y_desc.store([example, 0, column], y.T.reshape(1, PADDED, COLUMNS))
+    if KEEP:
+        tl.store(factors + example * HIDDEN + column + tl.arange(0, COLUMNS), factor)
+
+
+@triton.jit
+def backward(
+    dy_desc, x_desc, y_desc, gate_up_desc, down_desc, dx_desc, d_sum_desc, inner_desc, factors,
+    POSITIONS: tl.constexpr, HIDDEN: tl.constexpr, INNER: tl.constexpr, PADDED: tl.constexpr,
+    COLUMNS: tl.constexpr, CHUNK: tl.constexpr, APPROXIMATE: tl.constexpr,
+):  # fmt: skip
+    """The gradients of x and of the sum before the norm, and for the weights those of gate and up beside h.
+
+    gate and up are computed again. `inner_desc` receives [gradient of gate | gradient of up | h] for each channel.
+    """
+    tiles: tl.constexpr = HIDDEN // COLUMNS
+    example = tl.program_id(0) // tiles
+    column = tl.program_id(0) % tiles * COLUMNS
+    row = example * HIDDEN + column
+    dy = dy_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T.to(tl.float32)
+    y = y_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T.to(tl.float32)
+    factor = tl.load(factors + row + tl.arange(0, COLUMNS))
+    mean = tl.sum(dy * y, 1) / POSITIONS
+    d_sum = ((dy - y * mean[:, None]) * factor[:, None]).to(y_desc.dtype)
+    d_sum_desc.store([example, 0, column], d_sum.T.reshape(1, PADDED, COLUMNS))
+    xt = x_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T
+    dx = d_sum.to(tl.float32)
+    for inner in range(0, INNER, CHUNK):
+        w_gate = gate_up_desc.load([inner, 0])
+        w_up = gate_up_desc.load([INNER + inner, 0])
+        gate = tl.dot(xt, w_gate.T)
+        up = tl.dot(xt, w_up.T)
+        dh = tl.dot(d_sum, down_desc.load([inner, 0]).T)
+        s = sigmoid(gate, APPROXIMATE)
+        swish = gate * s
+        d_gate = (dh * up * (s + swish * (1 - s))).to(y_desc.dtype)
+        d_up = (dh * swish).to(y_desc.dtype)
+        inner_desc.store([row, inner], d_gate)
+        inner_desc.store([row, INNER + inner], d_up)
+        inner_desc.store([row, 2 * INNER + inner], (swish * up).to(y_desc.dtype))
+        dx = tl.dot(d_gate, w_gate, dx)
+        dx = tl.dot(d_up, w_up, dx)
+    dx_desc.store([example, 0, column], dx.to(y_desc.dtype).T.reshape(1, PADDED, COLUMNS))
+
+
+@triton.jit
+def weight_gradient(
+    inner_desc, z_desc, sums, first, count, steps_each, rows,
+    HIDDEN: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """The sum over examples and channels of inner [channels, :] times z [positions, channels], in parts.
+
+    Program (i, part) writes sums[part, i * ROWS : (i + 1) * ROWS], fp32 [parts, count, PADDED], from the columns
+    `first` + i * ROWS of inner.
+    """
+    tile, part = tl.program_id(0), tl.program_id(1)
+    total = tl.zeros([ROWS, PADDED], tl.float32)
+    for row in range(part * steps_each * DEPTH, tl.minimum((part + 1) * steps_each * DEPTH, rows), DEPTH):
+        a = inner_desc.load([row, first + tile * ROWS]).T
+        z = z_desc.load([row // HIDDEN, 0, row % HIDDEN]).reshape(PADDED, DEPTH).T
+        total = tl.dot(a, z, total)
+    at = (part * count + tile * ROWS + tl.arange(0, ROWS))[:, None] * PADDED + tl.arange(0, PADDED)[None, :]
+    tl.store(sums + at, total)

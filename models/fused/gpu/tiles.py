@@ -1,0 +1,62 @@
+"""The sizes of the kernels' tiles, by the generation of the GPU."""
+
+import functools
+from typing import NamedTuple
+
+import torch
+
+
+class Tiles(NamedTuple):
+    """Sizes of one kernel.
+
+    Attributes:
+        rows, columns: of what a program computes at a time.
+        depth: how much of the summed axis it reads at a time.
+        warps, stages: warps of a program, and stages of its pipeline.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+
+class Sizes(NamedTuple):
+    """Tiles of all kernels. Over positions, the rows are channels and the columns are inner channels."""
+
+    rows_forward: Tiles
+    rows_backward: Tiles
+    positions_forward: Tiles
+    positions_backward: Tiles
+    weight_gradient: Tiles
+
+
+# measured on an H100 (docs/performance.md)
+_HOPPER = Sizes(
+    rows_forward=Tiles(128, 128, 64, 8, 3),
+    rows_backward=Tiles(128, 128, 64, 8, 3),
+    positions_forward=Tiles(128, 64, 128, 8, 2),
+    positions_backward=Tiles(128, 64, 128, 8, 2),
+    weight_gradient=Tiles(256, 128, 64, 8, 3),
+)
+# for 100 KB of shared memory, the least of any GPU since Ampere
+_SMALL = Sizes(
+    rows_forward=Tiles(64, 64, 32, 4, 3),
+    rows_backward=Tiles(64, 64, 32, 4, 3),
+    positions_forward=Tiles(64, 32, 128, 4, 2),
+    positions_backward=Tiles(64, 32, 128, 4, 1),
+    weight_gradient=Tiles(64, 128, 32, 4, 3),
+)
+
+
+@functools.cache
+def sizes(device: torch.device) -> Sizes:
+    """Tiles for `device`; on the CPU, where the kernels are interpreted, small ones."""
+    return _HOPPER if device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0) else _SMALL
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """How many programs `device` runs at a time, one on each multiprocessor; interpreted, a few."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 3
