@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from models.fused.gpu.pairs import halves, side_by_side
 from models.fused.gpu.silu import sigmoid
 
 
@@ -22,8 +23,7 @@ def forward(
     xt = x_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T
     total = tl.zeros([COLUMNS, PADDED], tl.float32)
     for inner in range(0, INNER, CHUNK):
-        gate = tl.dot(xt, gate_up_desc.load([inner, 0]).T)
-        up = tl.dot(xt, gate_up_desc.load([INNER + inner, 0]).T)
+        gate, up = halves(tl.dot(xt, gate_up_desc.load([2 * inner, 0]).T), COLUMNS, CHUNK)
         h = (gate * sigmoid(gate, APPROXIMATE) * up).to(y_desc.dtype)
         total = tl.dot(h, down_desc.load([inner, 0]), total)
     total += x_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T.to(tl.float32)
@@ -36,42 +36,34 @@ def forward(
 
 @triton.jit
 def backward(
-    dy_desc, x_desc, y_desc, gate_up_desc, down_desc, dx_desc, d_sum_desc, inner_desc, factors,
-    POSITIONS: tl.constexpr, HIDDEN: tl.constexpr, INNER: tl.constexpr, PADDED: tl.constexpr,
+    d_sum_desc, x_desc, gate_up_desc, down_desc, dx_desc, h_desc, pair_desc,
+    HIDDEN: tl.constexpr, INNER: tl.constexpr, PADDED: tl.constexpr,
     COLUMNS: tl.constexpr, CHUNK: tl.constexpr, APPROXIMATE: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of x and of the sum before the norm, and for the weights those of gate and up beside h.
+    """The gradient of x, from that of the sum before the norm; and for the weights h and the gradients of gate and up.
 
-    gate and up are computed again. `inner_desc` receives [gradient of gate | gradient of up | h] for each channel.
+    gate and up are computed again. For each channel a row of `inner` receives the gradients of gate and up in the order
+    of the packed weights, and then h; `pair_desc` and `h_desc` describe tiles of it.
     """
     tiles: tl.constexpr = HIDDEN // COLUMNS
     example = tl.program_id(0) // tiles
     column = tl.program_id(0) % tiles * COLUMNS
     row = example * HIDDEN + column
-    dy = dy_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T.to(tl.float32)
-    y = y_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T.to(tl.float32)
-    factor = tl.load(factors + row + tl.arange(0, COLUMNS))
-    mean = tl.sum(dy * y, 1) / POSITIONS
-    d_sum = ((dy - y * mean[:, None]) * factor[:, None]).to(y_desc.dtype)
-    d_sum_desc.store([example, 0, column], d_sum.T.reshape(1, PADDED, COLUMNS))
     xt = x_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T
-    dx = d_sum.to(tl.float32)
+    d_sum = d_sum_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T
+    dx = tl.zeros([COLUMNS, PADDED], tl.float32)
     for inner in range(0, INNER, CHUNK):
-        w_gate = gate_up_desc.load([inner, 0])
-        w_up = gate_up_desc.load([INNER + inner, 0])
-        gate = tl.dot(xt, w_gate.T)
-        up = tl.dot(xt, w_up.T)
+        w_gate_up = gate_up_desc.load([2 * inner, 0])
+        gate, up = halves(tl.dot(xt, w_gate_up.T), COLUMNS, CHUNK)
         dh = tl.dot(d_sum, down_desc.load([inner, 0]).T)
         s = sigmoid(gate, APPROXIMATE)
         swish = gate * s
-        d_gate = (dh * up * (s + swish * (1 - s))).to(y_desc.dtype)
-        d_up = (dh * swish).to(y_desc.dtype)
-        inner_desc.store([row, inner], d_gate)
-        inner_desc.store([row, INNER + inner], d_up)
-        inner_desc.store([row, 2 * INNER + inner], (swish * up).to(y_desc.dtype))
-        dx = tl.dot(d_gate, w_gate, dx)
-        dx = tl.dot(d_up, w_up, dx)
-    dx_desc.store([example, 0, column], dx.to(y_desc.dtype).T.reshape(1, PADDED, COLUMNS))
+        h_desc.store([row, 2 * INNER + inner], (swish * up).to(h_desc.dtype))
+        d_gate_up = side_by_side(dh * up * (s + swish * (1 - s)), dh * swish, COLUMNS, CHUNK).to(h_desc.dtype)
+        pair_desc.store([row, 2 * inner], d_gate_up)
+        dx = tl.dot(d_gate_up, w_gate_up, dx)
+    dx += d_sum_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T.to(tl.float32)
+    dx_desc.store([example, 0, column], dx.to(h_desc.dtype).T.reshape(1, PADDED, COLUMNS))
 
 
 @triton.jit

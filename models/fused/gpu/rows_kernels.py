@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from models.fused.gpu.pairs import halves, side_by_side
 from models.fused.gpu.silu import sigmoid
 
 
@@ -12,22 +13,20 @@ def forward(
     WIDTH: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
     APPROXIMATE: tl.constexpr, KEEP: tl.constexpr, FLATTEN: tl.constexpr,
 ):  # fmt: skip
-    """h = silu(gate(x)) * up(x). `KEEP`: also store [gate | up]."""
+    """h = silu(gate(x)) * up(x). `KEEP`: also store gate and up, in the order of the packed weights."""
     across: tl.constexpr = INNER // COLUMNS
     tiles = tl.cdiv(rows, ROWS) * across
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
         row = tile // across * ROWS
         column = tile % across * COLUMNS
-        gate = tl.zeros([ROWS, COLUMNS], tl.float32)
-        up = tl.zeros([ROWS, COLUMNS], tl.float32)
+        pair = tl.zeros([ROWS, 2 * COLUMNS], tl.float32)
         for k in range(0, WIDTH, DEPTH):
-            x = x_desc.load([row, k])
-            gate = tl.dot(x, gate_up_desc.load([column, k]).T, gate)
-            up = tl.dot(x, gate_up_desc.load([INNER + column, k]).T, up)
-        h_desc.store([row, column], (gate * sigmoid(gate, APPROXIMATE) * up).to(h_desc.dtype))
+            pair = tl.dot(x_desc.load([row, k]), gate_up_desc.load([2 * column, k]).T, pair)
+        gate, up = halves(pair, ROWS, COLUMNS)
         if KEEP:
-            kept_desc.store([row, column], gate.to(h_desc.dtype))
-            kept_desc.store([row, INNER + column], up.to(h_desc.dtype))
+            kept_desc.store([row, 2 * column], gate.to(h_desc.dtype))
+            kept_desc.store([row, 2 * column + COLUMNS], up.to(h_desc.dtype))
+        h_desc.store([row, column], (gate * sigmoid(gate, APPROXIMATE) * up).to(h_desc.dtype))
 
 
 @triton.jit
@@ -36,7 +35,7 @@ def backward(
     WIDTH: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
     APPROXIMATE: tl.constexpr, FLATTEN: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of [gate | up] from that of the product of h and down, and the kept [gate | up]."""
+    """The gradients of gate and up, from that of the product of h and down and the kept gate and up."""
     across: tl.constexpr = INNER // COLUMNS
     tiles = tl.cdiv(rows, ROWS) * across
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
@@ -45,9 +44,8 @@ def backward(
         dh = tl.zeros([ROWS, COLUMNS], tl.float32)
         for k in range(0, WIDTH, DEPTH):
             dh = tl.dot(d_sum_desc.load([row, k]), down_desc.load([k, column]), dh)
-        gate = kept_desc.load([row, column]).to(tl.float32)
-        up = kept_desc.load([row, INNER + column]).to(tl.float32)
+        gate, up = halves(kept_desc.load([row, 2 * column]).to(tl.float32), ROWS, COLUMNS)
         s = sigmoid(gate, APPROXIMATE)
         swish = gate * s
-        d_gate_up_desc.store([row, column], (dh * up * (s + swish * (1 - s))).to(kept_desc.dtype))
-        d_gate_up_desc.store([row, INNER + column], (dh * swish).to(kept_desc.dtype))
+        pair = side_by_side(dh * up * (s + swish * (1 - s)), dh * swish, ROWS, COLUMNS)
+        d_gate_up_desc.store([row, 2 * column], pair.to(kept_desc.dtype))

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from models.fused.gpu import positions_kernels
+from models.fused.gpu.pairs import interleave, separate
 from models.fused.gpu.tiles import Tiles, processors, sizes
 
 MOST_POSITIONS = 128  # a program holds all positions of its channels
@@ -19,7 +20,7 @@ MOST_POSITIONS = 128  # a program holds all positions of its channels
 class Packed(NamedTuple):
     """The two weights in the dtype of x, positions last and padded with zeros.
 
-    gate_up is [2 * inner, padded], down [inner, padded].
+    gate_up is [2 * inner, padded], interleaved, and down [inner, padded].
     """
 
     gate_up: Tensor
@@ -30,7 +31,8 @@ def pack(gate_up: Tensor, down: Tensor, dtype: torch.dtype) -> Packed:
     """Pack gate_up [2 * inner, positions] and down [positions, inner] for `swiglu` of an x of `dtype`."""
     positions = len(down)
     padding = (0, _padded(positions) - positions)
-    return Packed(*(F.pad(w.detach().to(dtype), padding).contiguous() for w in (gate_up, down.t())))
+    pairs = interleave(gate_up.detach().to(dtype), sizes(gate_up.device).positions_forward.columns)
+    return Packed(F.pad(pairs, padding).contiguous(), F.pad(down.detach().to(dtype).t(), padding).contiguous())
 
 
 def _padded(positions: int) -> int:
@@ -60,7 +62,10 @@ class _Positions(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        dx, d_gate_up, d_down = _sublayer_backward(dy.contiguous(), *ctx.saved_tensors)
+        x, y, factors, gate_up, down = ctx.saved_tensors
+        dy32, y32 = dy.float(), y.float()
+        d_sum = ((dy32 - y32 * (dy32 * y32).mean(1, keepdim=True)) * factors.unsqueeze(1)).to(x.dtype)
+        dx, d_gate_up, d_down = _sublayer_backward(d_sum, x, gate_up, down)
         return dx, d_gate_up, d_down.t(), None, None, None
 
 
@@ -77,11 +82,11 @@ def launch(
     (batch, positions, hidden), (inner, padded) = x.shape, down.shape
     y, factors = torch.empty_like(x), x.new_empty(batch if keep else 0, hidden, dtype=torch.float32)
     channels = _channels(hidden, tiles)
-    tile, weights = [1, padded, channels], [tiles.columns, padded]
+    tile = [1, padded, channels]
     positions_kernels.forward[(batch * (hidden // channels),)](
         TensorDescriptor.from_tensor(x, tile),
-        TensorDescriptor.from_tensor(gate_up, weights),
-        TensorDescriptor.from_tensor(down, weights),
+        TensorDescriptor.from_tensor(gate_up, [2 * tiles.columns, padded]),
+        TensorDescriptor.from_tensor(down, [tiles.columns, padded]),
         TensorDescriptor.from_tensor(y, tile),
         factors,
         eps,
@@ -102,40 +107,39 @@ def _(x: Tensor, gate_up: Tensor, down: Tensor, eps: float, keep: bool) -> tuple
 
 
 @torch.library.custom_op("recursive_reasoning::gpu_swiglu_positions_backward", mutates_args=())
-def _sublayer_backward(
-    dy: Tensor, x: Tensor, y: Tensor, factors: Tensor, gate_up: Tensor, down: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, of gate_up [2 * inner, positions] and of down [inner, positions]; the latter two in fp32."""
+def _sublayer_backward(d_sum: Tensor, x: Tensor, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, of gate_up [2 * inner, positions] and of down [inner, positions]; the latter two in fp32.
+
+    `d_sum` is the gradient of the sum before the norm.
+    """
     tiles = sizes(x.device)
-    dx, d_sum, inner = launch_backward(dy, x, y, factors, gate_up, down, tiles.positions_backward)
+    dx, inner = launch_backward(d_sum, x, gate_up, down, tiles.positions_backward)
     split = len(gate_up)
-    return (
-        dx,
-        weight_gradient(inner, x, 0, split, tiles.weight_gradient),
-        weight_gradient(inner, d_sum, split, split // 2, tiles.weight_gradient),
-    )
+    d_gate_up = weight_gradient(inner, x, 0, split, tiles.weight_gradient)
+    d_down = weight_gradient(inner, d_sum, split, split // 2, tiles.weight_gradient)
+    return dx, separate(d_gate_up, tiles.positions_forward.columns), d_down
 
 
 def launch_backward(
-    dy: Tensor, x: Tensor, y: Tensor, factors: Tensor, gate_up: Tensor, down: Tensor,
-    tiles: Tiles, approximate: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of x and of the sum before the norm, and [d_gate | d_up | h] as [batch * hidden, 3 * inner]."""
-    (batch, positions, hidden), (width, padded) = x.shape, down.shape
-    dx, d_sum, inner = torch.empty_like(x), torch.empty_like(x), x.new_empty(batch * hidden, 3 * width)
+    d_sum: Tensor, x: Tensor, gate_up: Tensor, down: Tensor, tiles: Tiles, approximate: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The gradient of x; and the gradients of gate and up beside h, [batch * hidden, 3 * inner]."""
+    (batch, _, hidden), (width, padded) = x.shape, down.shape
+    dx, inner = torch.empty_like(x), x.new_empty(batch * hidden, 3 * width)
     channels = _channels(hidden, tiles)
-    tile, weights = [1, padded, channels], [tiles.columns, padded]
+    tile = [1, padded, channels]
     positions_kernels.backward[(batch * (hidden // channels),)](
-        *(TensorDescriptor.from_tensor(t, tile) for t in (dy, x, y)),
-        TensorDescriptor.from_tensor(gate_up, weights),
-        TensorDescriptor.from_tensor(down, weights),
-        *(TensorDescriptor.from_tensor(t, tile) for t in (dx, d_sum)),
+        TensorDescriptor.from_tensor(d_sum, tile),
+        TensorDescriptor.from_tensor(x, tile),
+        TensorDescriptor.from_tensor(gate_up, [2 * tiles.columns, padded]),
+        TensorDescriptor.from_tensor(down, [tiles.columns, padded]),
+        TensorDescriptor.from_tensor(dx, tile),
         TensorDescriptor.from_tensor(inner, [channels, tiles.columns]),
-        factors,
-        POSITIONS=positions, HIDDEN=hidden, INNER=width, PADDED=padded, COLUMNS=channels, CHUNK=tiles.columns,
+        TensorDescriptor.from_tensor(inner, [channels, 2 * tiles.columns]),
+        HIDDEN=hidden, INNER=width, PADDED=padded, COLUMNS=channels, CHUNK=tiles.columns,
         APPROXIMATE=approximate and x.is_cuda, num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
-    return dx, d_sum, inner
+    return dx, inner
 
 
 def weight_gradient(inner: Tensor, z: Tensor, first: int, count: int, tiles: Tiles) -> Tensor:
@@ -162,8 +166,6 @@ def weight_gradient(inner: Tensor, z: Tensor, first: int, count: int, tiles: Til
 
 
 @_sublayer_backward.register_fake
-def _(
-    dy: Tensor, x: Tensor, y: Tensor, factors: Tensor, gate_up: Tensor, down: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(d_sum: Tensor, x: Tensor, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     shapes = (len(gate_up), x.shape[1]), (len(down), x.shape[1])
     return torch.empty_like(x), *(x.new_empty(shape, dtype=torch.float32) for shape in shapes)

@@ -13,11 +13,12 @@ from torch.autograd.function import once_differentiable
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from models.fused.gpu import rows_kernels
+from models.fused.gpu.pairs import interleave, separate
 from models.fused.gpu.tiles import Tiles, processors, sizes
 
 
 class Packed(NamedTuple):
-    """The two weights in the dtype of x: gate_up [2 * inner, width] and down [width, inner]."""
+    """The two weights in the dtype of x: gate_up [2 * inner, width], interleaved, and down [width, inner]."""
 
     gate_up: Tensor
     down: Tensor
@@ -25,7 +26,8 @@ class Packed(NamedTuple):
 
 def pack(gate_up: Tensor, down: Tensor, dtype: torch.dtype) -> Packed:
     """Pack weights of any dtype for `swiglu` of an x of `dtype`."""
-    return Packed(*(w.detach().to(dtype).contiguous() for w in (gate_up, down)))
+    pairs = interleave(gate_up.detach().to(dtype), sizes(gate_up.device).rows_forward.columns)
+    return Packed(pairs.contiguous(), down.detach().to(dtype).contiguous())
 
 
 def swiglu(x: Tensor, gate_up: Tensor, down: Tensor, packed: Packed, eps: float) -> Tensor:
@@ -66,14 +68,18 @@ class _Rows(torch.autograd.Function):
         d_gate_up = _product_backward(d_sum, down, kept)
         dx = d_sum + d_gate_up @ gate_up
         _, needs_gate_up, needs_down, *_ = ctx.needs_input_grad
-        d_w_gate_up = (d_gate_up.t() @ x).float() if needs_gate_up else None
+        chunk = sizes(x.device).rows_forward.columns
+        d_w_gate_up = separate(d_gate_up.t() @ x, chunk).float() if needs_gate_up else None
         d_w_down = (d_sum.t() @ h).float() if needs_down else None
         return dx, d_w_gate_up, d_w_down, None, None, None
 
 
 @torch.library.custom_op("recursive_reasoning::gpu_swiglu_rows", mutates_args=())
 def _product(x: Tensor, gate_up: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """(silu(gate(x)) * up(x) [rows, inner], gate and up [rows, 2 * inner]; the latter empty unless `keep`)."""
+    """(silu(gate(x)) * up(x) [rows, inner], gate and up [rows, 2 * inner]; the latter empty unless `keep`).
+
+    gate_up, and with it gate and up, are interleaved.
+    """
     return launch_product(x, gate_up, keep, sizes(x.device).rows_forward)
 
 
@@ -87,7 +93,7 @@ def launch_product(
     count = triton.cdiv(rows, tiles.rows) * (inner // tiles.columns)
     rows_kernels.forward[(min(count, processors(x.device)) if persistent else count,)](
         TensorDescriptor.from_tensor(x, [tiles.rows, tiles.depth]),
-        TensorDescriptor.from_tensor(gate_up, [tiles.columns, tiles.depth]),
+        TensorDescriptor.from_tensor(gate_up, [2 * tiles.columns, tiles.depth]),
         TensorDescriptor.from_tensor(h, block),
         TensorDescriptor.from_tensor(kept if keep else h, block),
         rows,
@@ -106,7 +112,7 @@ def _(x: Tensor, gate_up: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("recursive_reasoning::gpu_swiglu_rows_backward", mutates_args=())
 def _product_backward(d_sum: Tensor, down: Tensor, kept: Tensor) -> Tensor:
-    """The gradient of [gate | up], [rows, 2 * inner], from that of `h @ down.t()`."""
+    """The gradients of gate and up, [rows, 2 * inner], from that of `h @ down.t()`."""
     return launch_product_backward(d_sum, down, kept, sizes(d_sum.device).rows_backward)
 
 
@@ -116,13 +122,13 @@ def launch_product_backward(
     """The operator, with tiles of these sizes."""
     (rows, width), inner = d_sum.shape, down.shape[1]
     d_gate_up = torch.empty_like(kept)
-    block = [tiles.rows, tiles.columns]
+    pair = [tiles.rows, 2 * tiles.columns]
     count = triton.cdiv(rows, tiles.rows) * (inner // tiles.columns)
     rows_kernels.backward[(min(count, processors(d_sum.device)) if persistent else count,)](
         TensorDescriptor.from_tensor(d_sum, [tiles.rows, tiles.depth]),
         TensorDescriptor.from_tensor(down, [tiles.depth, tiles.columns]),
-        TensorDescriptor.from_tensor(kept, block),
-        TensorDescriptor.from_tensor(d_gate_up, block),
+        TensorDescriptor.from_tensor(kept, pair),
+        TensorDescriptor.from_tensor(d_gate_up, pair),
         rows,
         WIDTH=width, INNER=inner, ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth,
         APPROXIMATE=approximate and d_sum.is_cuda, FLATTEN=persistent, num_warps=tiles.warps, num_stages=tiles.stages,

@@ -23,7 +23,10 @@ class Tiles(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Tiles of all kernels. Over positions, the rows are channels and the columns are inner channels."""
+    """Tiles of all kernels. The columns are inner channels; over positions, the rows are channels.
+
+    A forward kernel and its backward kernel have the same columns, for which the weights are packed.
+    """
 
     rows_forward: Tiles
     rows_backward: Tiles
@@ -34,11 +37,11 @@ class Sizes(NamedTuple):
 
 # measured on an H100 (docs/performance.md)
 _HOPPER = Sizes(
-    rows_forward=Tiles(128, 128, 64, 8, 3),
-    rows_backward=Tiles(128, 128, 64, 8, 3),
-    positions_forward=Tiles(128, 64, 128, 8, 2),
+    rows_forward=Tiles(128, 64, 64, 4, 3),
+    rows_backward=Tiles(128, 64, 64, 4, 3),
+    positions_forward=Tiles(64, 64, 128, 4, 2),
     positions_backward=Tiles(128, 64, 128, 8, 2),
-    weight_gradient=Tiles(256, 128, 64, 8, 3),
+    weight_gradient=Tiles(128, 128, 64, 4, 4),
 )
 # for 100 KB of shared memory, the least of any GPU since Ampere
 _SMALL = Sizes(
