@@ -87,24 +87,29 @@ def _product(x: Tensor, gate_up: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
 
 
 def launch_product(
-    x: Tensor, gate_up: Tensor, keep: bool, tiles: Tiles, approximate: bool = True, persistent: bool = False
+    x: Tensor, gate_up: Tensor, keep: bool, tiles: Tiles, approximate: bool = True
 ) -> tuple[Tensor, Tensor]:
     """The operator, with tiles of these sizes."""
     (rows, width), inner = x.shape, len(gate_up) // 2
     h, kept = x.new_empty(rows, inner), x.new_empty(rows if keep else 0, 2 * inner)
     block = [tiles.rows, tiles.columns]
     count = triton.cdiv(rows, tiles.rows) * (inner // tiles.columns)
-    rows_kernels.forward[(min(count, processors(x.device)) if persistent else count,)](
+    rows_kernels.forward[(_programs(count, tiles, x.device),)](
         TensorDescriptor.from_tensor(x, [tiles.rows, tiles.depth]),
         TensorDescriptor.from_tensor(gate_up, [2 * tiles.columns, tiles.depth]),
         TensorDescriptor.from_tensor(h, block),
         TensorDescriptor.from_tensor(kept if keep else h, block),
         rows,
         WIDTH=width, INNER=inner, ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth,
-        APPROXIMATE=approximate and x.is_cuda, KEEP=keep, FLATTEN=persistent,
+        APPROXIMATE=approximate and x.is_cuda, KEEP=keep, FLATTEN=tiles.resident > 0,
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return h, kept
+
+
+def _programs(count: int, tiles: Tiles, device: torch.device) -> int:
+    """How many programs compute `count` tiles."""
+    return min(count, tiles.resident * processors(device)) if tiles.resident else count
 
 
 @_product.register_fake
@@ -120,21 +125,21 @@ def _product_backward(d_sum: Tensor, down: Tensor, kept: Tensor) -> Tensor:
 
 
 def launch_product_backward(
-    d_sum: Tensor, down: Tensor, kept: Tensor, tiles: Tiles, approximate: bool = True, persistent: bool = False
+    d_sum: Tensor, down: Tensor, kept: Tensor, tiles: Tiles, approximate: bool = True
 ) -> Tensor:
     """The operator, with tiles of these sizes."""
     (rows, width), inner = d_sum.shape, down.shape[1]
     d_gate_up = torch.empty_like(kept)
     pair = [tiles.rows, 2 * tiles.columns]
     count = triton.cdiv(rows, tiles.rows) * (inner // tiles.columns)
-    rows_kernels.backward[(min(count, processors(d_sum.device)) if persistent else count,)](
+    rows_kernels.backward[(_programs(count, tiles, d_sum.device),)](
         TensorDescriptor.from_tensor(d_sum, [tiles.rows, tiles.depth]),
         TensorDescriptor.from_tensor(down, [tiles.depth, tiles.columns]),
         TensorDescriptor.from_tensor(kept, pair),
         TensorDescriptor.from_tensor(d_gate_up, pair),
         rows,
         WIDTH=width, INNER=inner, ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth,
-        APPROXIMATE=approximate and d_sum.is_cuda, FLATTEN=persistent, num_warps=tiles.warps, num_stages=tiles.stages,
+        APPROXIMATE=approximate and d_sum.is_cuda, FLATTEN=tiles.resident > 0, num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return d_gate_up
 

@@ -13,6 +13,8 @@ class Tiles(NamedTuple):
         rows, columns: of what a program computes at a time.
         depth: how much of the summed axis it reads at a time.
         warps, stages: warps of a program, and stages of its pipeline.
+        resident: programs on each multiprocessor, which compute one tile after another; 0: a program for each tile.
+            Only the kernels of `rows_kernels` can do so.
     """
 
     rows: int
@@ -20,6 +22,7 @@ class Tiles(NamedTuple):
     depth: int
     warps: int
     stages: int
+    resident: int = 0
 
 
 class Sizes(NamedTuple):
