@@ -129,10 +129,11 @@ def test_interleaving_is_undone():
 def test_all_parameters_are_updated_as_one_by_one():
     from models.fused.gpu.adam_atan2 import adam_atan2
 
-    counts, scalars = (5000, 3, 2048), (0.9, 1e-2, 1.7, 0.9, 0.95, 0.99)
+    counts = (5000, 3, 2048)
+    scalars: Any = (0.9, 1e-2, 1.7, 0.9, 0.95, 0.99)
     p, gradients, m, v, averages = ([torch.randn(n, device=DEVICE) for n in counts] for _ in range(5))
     gradients = [g * 10.0 ** torch.randint(-6, 6, g.shape, device=DEVICE) for g in gradients]
-    values: list[list[Any]] = [p, gradients, m, [value.abs() for value in v], [averages[0], None, averages[2]]]
+    values: Any = [p, gradients, m, [value.abs() for value in v], [averages[0], None, averages[2]]]
     expected = deepcopy(values)
     adam_atan2(*values, *scalars)
     for_each(_update_at_once)(*expected, *scalars)

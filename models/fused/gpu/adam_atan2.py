@@ -6,6 +6,7 @@ One launch instead of several for each parameter: small models are limited by la
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -32,12 +33,11 @@ def _kernel(
     at = tl.arange(0, BLOCK)
     there = at < tl.load(piece + 2)
     at += first
-    pointer: tl.constexpr = tl.pointer_type(tl.float32)
-    p_at = tl.load(row).to(pointer) + at
-    m_at = tl.load(row + 2).to(pointer) + at
-    v_at = tl.load(row + 3).to(pointer) + at
+    p_at = tl.load(row).to(tl.pointer_type(tl.float32)) + at
+    m_at = tl.load(row + 2).to(tl.pointer_type(tl.float32)) + at
+    v_at = tl.load(row + 3).to(tl.pointer_type(tl.float32)) + at
     p, m = tl.load(p_at, there), tl.load(m_at, there)
-    g, v = tl.load(tl.load(row + 1).to(pointer) + at, there), tl.load(v_at, there)
+    g, v = tl.load(tl.load(row + 1).to(tl.pointer_type(tl.float32)) + at, there), tl.load(v_at, there)
     m += new1 * (g - m)
     v = beta2 * v + new2 * g * g
     x = tl.sqrt_rn(v) * correction
@@ -60,7 +60,7 @@ def _kernel(
     tl.store(v_at, v, there)
     average = tl.load(row + 4)
     if average != 0:
-        average_at = average.to(pointer) + at
+        average_at = average.to(tl.pointer_type(tl.float32)) + at
         tl.store(average_at, ema_rate * tl.load(average_at, there) + new_average * p, there)
 
 
@@ -91,7 +91,8 @@ def adam_atan2(
     device = parameters[0].device
     addresses = to_device(torch.tensor(rows, dtype=torch.int64), device)
     pieces = _pieces(tuple(p.numel() for p in parameters), device)
-    _kernel[(len(pieces),)](
+    kernel: Any = _kernel
+    kernel[(len(pieces),)](
         addresses, pieces, keep, rate, correction, 1 - beta1, beta2, 1 - beta2, ema_rate, 1 - ema_rate,
         HALF_PI=math.pi / 2, BLOCK=_BLOCK,
     )  # fmt: skip

@@ -4,6 +4,8 @@ It is made from the plain module that it replaces and shares that module's linea
 state dicts are not affected.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,6 @@ class GPUSwiGLU(SwiGLU, CastsWeights):
         return pack(self.gate_up_proj.weight, self.down_proj.weight, dtype)
 
     def sublayer(self, x: Tensor, eps: float) -> Tensor:
-        swiglu = swiglu_positions.swiglu if self.over_positions else swiglu_rows.swiglu
+        swiglu: Callable[..., Tensor] = swiglu_positions.swiglu if self.over_positions else swiglu_rows.swiglu
         packed = self.held_cast or self.cast_weights(x.dtype)
         return swiglu(x, self.gate_up_proj.weight, self.down_proj.weight, packed, eps)

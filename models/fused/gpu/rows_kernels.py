@@ -1,5 +1,8 @@
 """Triton kernels of the SwiGLU over channels. Tensor descriptors pad with zeros what lies outside a tensor."""
 
+# the language of Triton has types of its own
+# pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+
 import triton
 import triton.language as tl
 

@@ -1,5 +1,8 @@
 """The sigmoid inside the kernels."""
 
+# the language of Triton has types of its own
+# pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+
 import triton
 import triton.language as tl
 

@@ -12,7 +12,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from models.fused.gpu import positions_kernels
 from models.fused.gpu.pairs import interleave, separate
-from models.fused.gpu.tiles import Tiles, processors, sizes
+from models.fused.gpu.tiles import Tiles, processors, run, sizes
 
 MOST_POSITIONS = 128  # a program holds all positions of its channels
 
@@ -83,7 +83,10 @@ def launch(
     y, factors = torch.empty_like(x), x.new_empty(batch if keep else 0, hidden, dtype=torch.float32)
     channels = _channels(hidden, tiles)
     tile = [1, padded, channels]
-    positions_kernels.forward[(batch * (hidden // channels),)](
+    run(
+        positions_kernels.forward,
+        (batch * (hidden // channels),),
+        tiles,
         TensorDescriptor.from_tensor(x, tile),
         TensorDescriptor.from_tensor(gate_up, [2 * tiles.columns, padded]),
         TensorDescriptor.from_tensor(down, [tiles.columns, padded]),
@@ -91,7 +94,7 @@ def launch(
         factors,
         eps,
         POSITIONS=positions, HIDDEN=hidden, INNER=inner, PADDED=padded, COLUMNS=channels, CHUNK=tiles.columns,
-        APPROXIMATE=approximate and x.is_cuda, KEEP=keep, num_warps=tiles.warps, num_stages=tiles.stages,
+        APPROXIMATE=approximate and x.is_cuda, KEEP=keep,
     )  # fmt: skip
     return y, factors
 
@@ -128,7 +131,10 @@ def launch_backward(
     dx, inner = torch.empty_like(x), x.new_empty(batch * hidden, 3 * width)
     channels = _channels(hidden, tiles)
     tile = [1, padded, channels]
-    positions_kernels.backward[(batch * (hidden // channels),)](
+    run(
+        positions_kernels.backward,
+        (batch * (hidden // channels),),
+        tiles,
         TensorDescriptor.from_tensor(d_sum, tile),
         TensorDescriptor.from_tensor(x, tile),
         TensorDescriptor.from_tensor(gate_up, [2 * tiles.columns, padded]),
@@ -137,7 +143,7 @@ def launch_backward(
         TensorDescriptor.from_tensor(inner, [channels, tiles.columns]),
         TensorDescriptor.from_tensor(inner, [channels, 2 * tiles.columns]),
         HIDDEN=hidden, INNER=width, PADDED=padded, COLUMNS=channels, CHUNK=tiles.columns,
-        APPROXIMATE=approximate and x.is_cuda, num_warps=tiles.warps, num_stages=tiles.stages,
+        APPROXIMATE=approximate and x.is_cuda,
     )  # fmt: skip
     return dx, inner
 
@@ -155,17 +161,19 @@ def weight_gradient(inner: Tensor, z: Tensor, first: int, count: int, tiles: Til
     parts = max(1, min(steps, processors(z.device) // (count // tiles.rows)))
     steps_each = triton.cdiv(steps, parts)
     sums = z.new_empty(parts, count, padded, dtype=torch.float32)
-    positions_kernels.weight_gradient[(count // tiles.rows, parts)](
+    run(
+        positions_kernels.weight_gradient,
+        (count // tiles.rows, parts),
+        tiles,
         TensorDescriptor.from_tensor(inner, [tiles.depth, tiles.rows]),
         TensorDescriptor.from_tensor(z, [1, padded, tiles.depth]),
         sums, first, count, steps_each, len(inner),
         HIDDEN=hidden, PADDED=padded, ROWS=tiles.rows, DEPTH=tiles.depth,
-        num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return sums.sum(0)[:, :positions].contiguous()
 
 
 @_sublayer_backward.register_fake
 def _(d_sum: Tensor, x: Tensor, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    shapes = (len(gate_up), x.shape[1]), (len(down), x.shape[1])
-    return torch.empty_like(x), *(x.new_empty(shape, dtype=torch.float32) for shape in shapes)
+    d_gate_up, d_down = (x.new_empty(len(w), x.shape[1], dtype=torch.float32) for w in (gate_up, down))
+    return torch.empty_like(x), d_gate_up, d_down

@@ -14,7 +14,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from models.fused.gpu import rows_kernels
 from models.fused.gpu.pairs import interleave, separate
-from models.fused.gpu.tiles import Tiles, processors, sizes
+from models.fused.gpu.tiles import Tiles, processors, run, sizes
 
 
 class Packed(NamedTuple):
@@ -94,7 +94,10 @@ def launch_product(
     h, kept = x.new_empty(rows, inner), x.new_empty(rows if keep else 0, 2 * inner)
     block = [tiles.rows, tiles.columns]
     count = triton.cdiv(rows, tiles.rows) * (inner // tiles.columns)
-    rows_kernels.forward[(_programs(count, tiles, x.device),)](
+    run(
+        rows_kernels.forward,
+        (_programs(count, tiles, x.device),),
+        tiles,
         TensorDescriptor.from_tensor(x, [tiles.rows, tiles.depth]),
         TensorDescriptor.from_tensor(gate_up, [2 * tiles.columns, tiles.depth]),
         TensorDescriptor.from_tensor(h, block),
@@ -102,7 +105,6 @@ def launch_product(
         rows,
         WIDTH=width, INNER=inner, ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth,
         APPROXIMATE=approximate and x.is_cuda, KEEP=keep, FLATTEN=tiles.resident > 0,
-        num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return h, kept
 
@@ -132,14 +134,17 @@ def launch_product_backward(
     d_gate_up = torch.empty_like(kept)
     pair = [tiles.rows, 2 * tiles.columns]
     count = triton.cdiv(rows, tiles.rows) * (inner // tiles.columns)
-    rows_kernels.backward[(_programs(count, tiles, d_sum.device),)](
+    run(
+        rows_kernels.backward,
+        (_programs(count, tiles, d_sum.device),),
+        tiles,
         TensorDescriptor.from_tensor(d_sum, [tiles.rows, tiles.depth]),
         TensorDescriptor.from_tensor(down, [tiles.depth, tiles.columns]),
         TensorDescriptor.from_tensor(kept, pair),
         TensorDescriptor.from_tensor(d_gate_up, pair),
         rows,
         WIDTH=width, INNER=inner, ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth,
-        APPROXIMATE=approximate and d_sum.is_cuda, FLATTEN=tiles.resident > 0, num_warps=tiles.warps, num_stages=tiles.stages,
+        APPROXIMATE=approximate and d_sum.is_cuda, FLATTEN=tiles.resident > 0,
     )  # fmt: skip
     return d_gate_up
 

@@ -1,7 +1,7 @@
 """The sizes of the kernels' tiles, by the generation of the GPU."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -66,3 +66,8 @@ def sizes(device: torch.device) -> Sizes:
 def processors(device: torch.device) -> int:
     """How many programs `device` runs at a time, one on each multiprocessor; interpreted, a few."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 3
+
+
+def run(kernel: Any, programs: tuple[int, ...], tiles: Tiles, *arguments: Any, **constants: Any) -> None:
+    """Run `programs` programs of a Triton kernel, with the warps and stages of `tiles`."""
+    kernel[programs](*arguments, **constants, num_warps=tiles.warps, num_stages=tiles.stages)
