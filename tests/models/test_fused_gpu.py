@@ -1,6 +1,6 @@
 """The Triton kernels against fp64, and against the plain layers.
 
-On CUDA they run in bf16. Elsewhere Triton's interpreter runs them, in fp32, because it cannot multiply bf16; since it
+On a Hopper GPU they run in bf16. Elsewhere Triton's interpreter runs them, in fp32, because it cannot multiply bf16; since it
 must be chosen before Triton is imported, `test_interpreted` runs this file in another process.
 """
 
@@ -29,14 +29,14 @@ from utils.machine import choose_machine
 from utils.optimizers import _update_at_once, for_each
 from utils.settings import OptimizationConfig
 
-CUDA = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+CUDA = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and not CUDA
 DEVICE, DTYPE = ("cuda", torch.bfloat16) if CUDA else ("cpu", torch.float32)
 TRITON = importlib.util.find_spec("triton") is not None
 EPS = 1e-5
 
-needs_kernels = pytest.mark.skipif(not TRITON or not (CUDA or INTERPRETED), reason="on CUDA, or interpreted")
-needs_cuda = pytest.mark.skipif(not TRITON or not CUDA, reason="on CUDA")
+needs_kernels = pytest.mark.skipif(not TRITON or not (CUDA or INTERPRETED), reason="on Hopper GPUs, or interpreted")
+needs_cuda = pytest.mark.skipif(not TRITON or not CUDA, reason="on Hopper GPUs")
 
 
 @pytest.fixture(autouse=True)
@@ -190,6 +190,15 @@ def test_without_triton_there_is_a_reason(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("models.fused.convert.has_triton", lambda: False)
     model: Any = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(device=torch.device("cuda"))]))
     assert convert(model) == (False, "there is no Triton")
+
+
+@needs_kernels
+def test_on_other_gpus_there_is_a_reason(monkeypatch: pytest.MonkeyPatch):
+    from models.fused.gpu.convert import cannot_compute
+
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 6))
+    found = cannot_compute.__wrapped__(torch.device("cuda", 1))
+    assert found == "they are for compute capability 9.0 (Hopper), and this GPU has 8.6"
 
 
 @needs_cuda

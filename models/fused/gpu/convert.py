@@ -43,8 +43,8 @@ def convert(model: ACTModel) -> tuple[bool, str]:
 def cannot_compute(device: torch.device) -> str | None:
     """Try the kernels on a small SwiGLU of each kind on `device`. Returns why they cannot be used, or None."""
     major, minor = torch.cuda.get_device_capability(device)
-    if major < 8:
-        return f"they need compute capability 8.0 (Ampere), and this GPU has {major}.{minor}"
+    if (major, minor) != (9, 0):
+        return f"they are for compute capability 9.0 (Hopper), and this GPU has {major}.{minor}"
     for over_positions in (False, True):
         try:
             deviation = _deviation(device, over_positions)
