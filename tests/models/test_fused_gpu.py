@@ -1,7 +1,7 @@
 """The Triton kernels against fp64, and against the plain layers.
 
-On a Hopper GPU they run in bf16. Elsewhere Triton's interpreter runs them, in fp32, because it cannot multiply bf16; since it
-must be chosen before Triton is imported, `test_interpreted` runs this file in another process.
+On a Hopper GPU they run in bf16. Elsewhere Triton's interpreter runs them, in fp32, because it cannot multiply bf16;
+since it must be chosen before Triton is imported, `test_interpreted` runs this file in another process.
 """
 
 import importlib.util
