@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from models.fused.gpu.pairs import halves, side_by_side
+from models.fused.gpu.pairs import alternate, halves
 from models.fused.gpu.silu import sigmoid
 
 
@@ -62,7 +62,7 @@ def backward(
         s = sigmoid(gate, APPROXIMATE)
         swish = gate * s
         h_desc.store([row, 2 * INNER + inner], (swish * up).to(h_desc.dtype))
-        d_gate_up = side_by_side(dh * up * (s + swish * (1 - s)), dh * swish, COLUMNS, CHUNK).to(h_desc.dtype)
+        d_gate_up = alternate(dh * up * (s + swish * (1 - s)), dh * swish, COLUMNS, CHUNK).to(h_desc.dtype)
         pair_desc.store([row, 2 * inner], d_gate_up)
         dx = tl.dot(d_gate_up, w_gate_up, dx)
     dx += d_sum_desc.load([example, 0, column]).reshape(PADDED, COLUMNS).T.to(tl.float32)

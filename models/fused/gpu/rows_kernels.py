@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from models.fused.gpu.pairs import halves, side_by_side
+from models.fused.gpu.pairs import alternate, halves
 from models.fused.gpu.silu import sigmoid
 
 
@@ -25,10 +25,11 @@ def forward(
         pair = tl.zeros([ROWS, 2 * COLUMNS], tl.float32)
         for k in range(0, WIDTH, DEPTH):
             pair = tl.dot(x_desc.load([row, k]), gate_up_desc.load([2 * column, k]).T, pair)
-        gate, up = halves(pair, ROWS, COLUMNS)
         if KEEP:
-            kept_desc.store([row, 2 * column], gate.to(h_desc.dtype))
-            kept_desc.store([row, 2 * column + COLUMNS], up.to(h_desc.dtype))
+            left, right = tl.split(pair.reshape(ROWS, 2, COLUMNS).permute(0, 2, 1))
+            kept_desc.store([row, 2 * column], left.to(h_desc.dtype))
+            kept_desc.store([row, 2 * column + COLUMNS], right.to(h_desc.dtype))
+        gate, up = halves(pair, ROWS, COLUMNS)
         h_desc.store([row, column], (gate * sigmoid(gate, APPROXIMATE) * up).to(h_desc.dtype))
 
 
@@ -50,5 +51,5 @@ def backward(
         gate, up = halves(kept_desc.load([row, 2 * column]).to(tl.float32), ROWS, COLUMNS)
         s = sigmoid(gate, APPROXIMATE)
         swish = gate * s
-        pair = side_by_side(dh * up * (s + swish * (1 - s)), dh * swish, ROWS, COLUMNS)
+        pair = alternate(dh * up * (s + swish * (1 - s)), dh * swish, ROWS, COLUMNS)
         d_gate_up_desc.store([row, 2 * column], pair.to(kept_desc.dtype))

@@ -31,7 +31,7 @@ def pack(gate_up: Tensor, down: Tensor, dtype: torch.dtype) -> Packed:
     """Pack gate_up [2 * inner, positions] and down [positions, inner] for `swiglu` of an x of `dtype`."""
     positions = len(down)
     padding = (0, _padded(positions) - positions)
-    pairs = interleave(gate_up.detach().to(dtype), sizes(gate_up.device).positions_forward.columns)
+    pairs = interleave(gate_up.detach().to(dtype))
     return Packed(F.pad(pairs, padding).contiguous(), F.pad(down.detach().to(dtype).t(), padding).contiguous())
 
 
@@ -120,7 +120,7 @@ def _sublayer_backward(d_sum: Tensor, x: Tensor, gate_up: Tensor, down: Tensor) 
     split = len(gate_up)
     d_gate_up = weight_gradient(inner, x, 0, split, tiles.weight_gradient)
     d_down = weight_gradient(inner, d_sum, split, split // 2, tiles.weight_gradient)
-    return dx, separate(d_gate_up, tiles.positions_forward.columns), d_down
+    return dx, separate(d_gate_up), d_down
 
 
 def launch_backward(

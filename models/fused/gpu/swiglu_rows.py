@@ -18,19 +18,15 @@ from models.fused.gpu.tiles import Tiles, processors, run, sizes
 
 
 class Packed(NamedTuple):
-    """The two weights in the dtype of x: gate_up [2 * inner, width], interleaved in chunks, and down [width, inner]."""
+    """The two weights in the dtype of x: gate_up [2 * inner, width], interleaved, and down [width, inner]."""
 
     gate_up: Tensor
     down: Tensor
-    chunk: int
 
 
 def pack(gate_up: Tensor, down: Tensor, dtype: torch.dtype) -> Packed:
     """Pack weights of any dtype for `swiglu` of an x of `dtype`."""
-    chunk = sizes(gate_up.device).rows_forward.columns
-    return Packed(
-        interleave(gate_up.detach().to(dtype), chunk).contiguous(), down.detach().to(dtype).contiguous(), chunk
-    )
+    return Packed(interleave(gate_up.detach().to(dtype)).contiguous(), down.detach().to(dtype).contiguous())
 
 
 def swiglu(x: Tensor, gate_up: Tensor, down: Tensor, packed: Packed, eps: float) -> Tensor:
@@ -55,12 +51,11 @@ def _norm(x: Tensor, update: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w_gate_up: Tensor, w_down: Tensor, gate_up: Tensor, down: Tensor, chunk: int, eps: float
+        ctx: Any, x: Tensor, w_gate_up: Tensor, w_down: Tensor, gate_up: Tensor, down: Tensor, eps: float
     ) -> Tensor:
         h, kept = _product(x, gate_up, True)
         y, factors = _norm(x, h @ down.t(), eps)
         ctx.save_for_backward(x, h, kept, y, factors, gate_up, down)
-        ctx.chunk = chunk
         return y
 
     @staticmethod
@@ -72,9 +67,9 @@ class _Rows(torch.autograd.Function):
         d_gate_up = _product_backward(d_sum, down, kept)
         dx = d_sum + d_gate_up @ gate_up
         _, needs_gate_up, needs_down, *_ = ctx.needs_input_grad
-        d_w_gate_up = separate(d_gate_up.t() @ x, ctx.chunk).float() if needs_gate_up else None
+        d_w_gate_up = separate(d_gate_up.t() @ x).float() if needs_gate_up else None
         d_w_down = (d_sum.t() @ h).float() if needs_down else None
-        return dx, d_w_gate_up, d_w_down, None, None, None, None
+        return dx, d_w_gate_up, d_w_down, None, None, None
 
 
 @torch.library.custom_op("recursive_reasoning::gpu_swiglu_rows", mutates_args=())

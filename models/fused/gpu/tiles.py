@@ -26,10 +26,7 @@ class Tiles(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Tiles of all kernels. The columns are inner channels; over positions, the rows are channels.
-
-    A forward kernel and its backward kernel have the same columns, for which the weights are packed.
-    """
+    """Tiles of all kernels. The columns are inner channels; over positions, the rows are channels."""
 
     rows_forward: Tiles
     rows_backward: Tiles
@@ -40,10 +37,10 @@ class Sizes(NamedTuple):
 
 # measured on an H100 (docs/performance.md)
 _HOPPER = Sizes(
-    rows_forward=Tiles(128, 64, 64, 4, 3),
-    rows_backward=Tiles(128, 64, 64, 4, 3),
-    positions_forward=Tiles(64, 64, 128, 4, 2),
-    positions_backward=Tiles(128, 64, 128, 8, 2),
+    rows_forward=Tiles(128, 128, 64, 8, 4, resident=1),
+    rows_backward=Tiles(64, 128, 64, 4, 3),
+    positions_forward=Tiles(64, 32, 128, 4, 3),
+    positions_backward=Tiles(64, 64, 128, 4, 1),
     weight_gradient=Tiles(128, 128, 64, 4, 4),
 )
 # for tests with few rows, in Triton's interpreter
