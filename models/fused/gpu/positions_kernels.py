@@ -38,6 +38,28 @@ def forward(
 
 
 @triton.jit
+def norm_backward(
+    dy_at, y_at, d_sum_at, factors,
+    POSITIONS: tl.constexpr, HIDDEN: tl.constexpr, PADDED: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The gradient of the sum before the norm, from those of y = sum * factor.
+
+    It has a kernel of its own because the compiler would fuse it with what computes dy, and read that twice.
+    """
+    tiles: tl.constexpr = HIDDEN // COLUMNS
+    example = tl.program_id(0) // tiles
+    channels = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS)
+    positions = tl.arange(0, PADDED)[:, None]
+    at = (example.to(tl.int64) * POSITIONS + positions) * HIDDEN + channels[None, :]
+    there = positions < POSITIONS
+    dy = tl.load(dy_at + at, there, 0).to(tl.float32)
+    y = tl.load(y_at + at, there, 0).to(tl.float32)
+    factor = tl.load(factors + example * HIDDEN + channels)
+    mean = tl.sum(dy * y, 0) / POSITIONS
+    tl.store(d_sum_at + at, (dy - y * mean[None, :]) * factor[None, :], there)
+
+
+@triton.jit
 def backward(
     d_sum_desc, x_desc, gate_up_desc, down_desc, dx_desc, h_desc, pair_desc,
     HIDDEN: tl.constexpr, INNER: tl.constexpr, PADDED: tl.constexpr,

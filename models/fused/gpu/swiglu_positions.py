@@ -1,4 +1,4 @@
-"""The SwiGLU sublayer `norm(x + swiglu(x))` over positions, in bf16 on CUDA: one kernel forward, three backward."""
+"""The SwiGLU sublayer `norm(x + swiglu(x))` over positions, in bf16 on CUDA: one kernel forward, four backward."""
 
 import math
 from typing import Any, NamedTuple
@@ -62,10 +62,7 @@ class _Positions(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, y, factors, gate_up, down = ctx.saved_tensors
-        dy32, y32 = dy.float(), y.float()
-        d_sum = ((dy32 - y32 * (dy32 * y32).mean(1, keepdim=True)) * factors.unsqueeze(1)).to(x.dtype)
-        dx, d_gate_up, d_down = _sublayer_backward(d_sum, x, gate_up, down)
+        dx, d_gate_up, d_down = _sublayer_backward(dy.contiguous(), *ctx.saved_tensors)
         return dx, d_gate_up, d_down.t(), None, None, None
 
 
@@ -110,17 +107,31 @@ def _(x: Tensor, gate_up: Tensor, down: Tensor, eps: float, keep: bool) -> tuple
 
 
 @torch.library.custom_op("recursive_reasoning::gpu_swiglu_positions_backward", mutates_args=())
-def _sublayer_backward(d_sum: Tensor, x: Tensor, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, of gate_up [2 * inner, positions] and of down [inner, positions]; the latter two in fp32.
-
-    `d_sum` is the gradient of the sum before the norm.
-    """
+def _sublayer_backward(
+    dy: Tensor, x: Tensor, y: Tensor, factors: Tensor, gate_up: Tensor, down: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, of gate_up [2 * inner, positions] and of down [inner, positions]; the latter two in fp32."""
     tiles = sizes(x.device)
+    d_sum = launch_norm_backward(dy, y, factors, tiles.norm_backward)
     dx, inner = launch_backward(d_sum, x, gate_up, down, tiles.positions_backward)
     split = len(gate_up)
     d_gate_up = weight_gradient(inner, x, 0, split, tiles.weight_gradient)
     d_down = weight_gradient(inner, d_sum, split, split // 2, tiles.weight_gradient)
     return dx, separate(d_gate_up), d_down
+
+
+def launch_norm_backward(dy: Tensor, y: Tensor, factors: Tensor, tiles: Tiles) -> Tensor:
+    """The gradient of the sum before the norm."""
+    batch, positions, hidden = y.shape
+    d_sum, channels = torch.empty_like(y), _channels(hidden, tiles)
+    run(
+        positions_kernels.norm_backward,
+        (batch * (hidden // channels),),
+        tiles,
+        dy, y, d_sum, factors,
+        POSITIONS=positions, HIDDEN=hidden, PADDED=_padded(positions), COLUMNS=channels,
+    )  # fmt: skip
+    return d_sum
 
 
 def launch_backward(
@@ -174,6 +185,8 @@ def weight_gradient(inner: Tensor, z: Tensor, first: int, count: int, tiles: Til
 
 
 @_sublayer_backward.register_fake
-def _(d_sum: Tensor, x: Tensor, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    dy: Tensor, x: Tensor, y: Tensor, factors: Tensor, gate_up: Tensor, down: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     d_gate_up, d_down = (x.new_empty(len(w), x.shape[1], dtype=torch.float32) for w in (gate_up, down))
     return torch.empty_like(x), d_gate_up, d_down

@@ -32,6 +32,7 @@ class Sizes(NamedTuple):
     rows_backward: Tiles
     positions_forward: Tiles
     positions_backward: Tiles
+    norm_backward: Tiles
     weight_gradient: Tiles
 
 
@@ -41,6 +42,7 @@ _HOPPER = Sizes(
     rows_backward=Tiles(64, 128, 64, 4, 3),
     positions_forward=Tiles(64, 32, 128, 4, 3),
     positions_backward=Tiles(64, 64, 128, 4, 1),
+    norm_backward=Tiles(64, 0, 128, 4, 1),
     weight_gradient=Tiles(128, 128, 64, 4, 4),
 )
 # for tests with few rows, in Triton's interpreter
@@ -49,6 +51,7 @@ _INTERPRETED = Sizes(
     rows_backward=Tiles(64, 64, 32, 4, 3),
     positions_forward=Tiles(64, 32, 128, 4, 2),
     positions_backward=Tiles(64, 32, 128, 4, 1),
+    norm_backward=Tiles(64, 0, 128, 4, 1),
     weight_gradient=Tiles(64, 128, 32, 4, 3),
 )
 
