@@ -46,13 +46,14 @@ def seeded():
         yield
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not TRITON or CUDA or INTERPRETED, reason="without CUDA, in the first process")
 def test_interpreted():
     import triton
 
     if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9):
         pytest.skip("the interpreter of this Triton cannot run loops whose bounds are arguments")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", __file__]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", __file__]
     done = subprocess.run(
         command, cwd=ROOT, env=environment() | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=120
     )
