@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,18 +17,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.acceleration import accelerate
 from models.fused.convert import convert
 from models.layers import Block, SwiGLU, cast_once
-from models.losses import ACTLossHead
-from models.training import TrainState
 from models.view import View
-from tests.models.small import small_batch, small_model
-from tests.runs import ROOT, environment
-from utils.distributed import Ranks
-from utils.machine import choose_machine
 from utils.optimizers import _update_at_once, for_each
-from utils.settings import OptimizationConfig
 
 CUDA = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and not CUDA
@@ -54,9 +47,9 @@ def test_interpreted():
     if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9):
         pytest.skip("the interpreter of this Triton cannot run loops whose bounds are arguments")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", __file__]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment() | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=120
-    )
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 
@@ -205,6 +198,15 @@ def test_on_other_gpus_there_is_a_reason(monkeypatch: pytest.MonkeyPatch):
 @needs_cuda
 @pytest.mark.parametrize("mlp_t", [True, False])
 def test_a_model_on_cuda_trains_as_without_kernels(mlp_t: bool):
+    # imported here because the other process does without them
+    from models.acceleration import accelerate
+    from models.losses import ACTLossHead
+    from models.training import TrainState
+    from tests.models.small import small_batch, small_model
+    from utils.distributed import Ranks
+    from utils.machine import choose_machine
+    from utils.settings import OptimizationConfig
+
     options: dict[str, Any] = {"hidden_size": 64, "num_heads": 1, "mlp_t": mlp_t, "forward_dtype": "bfloat16"}
     config = OptimizationConfig(
         global_batch_size=4, seed=0, optimizer="adam_atan2", lr=1e-3, lr_min_ratio=1, beta1=0.9, beta2=0.95,
