@@ -1,4 +1,4 @@
-"""Speeds up a model on its machine: fused operators for the CPU, and compiled blocks."""
+"""Speeds up a model on its machine: fused operators, and compiled blocks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class Acceleration:
     Attributes:
         compiled, compile_reason: whether the blocks are compiled, and the reason.
         fused, fuse_reason: whether the blocks use the operators of models/fused, and the reason.
-        optimizer_update: the fused operator for AdamATan2 (see `utils.optimizers.AdamATan2.update_in_one_pass`);
-            None if the blocks are not fused.
+        optimizer_update: the fused update for AdamATan2 (see `utils.optimizers.AdamATan2.update_in_one_pass`);
+            None if the blocks are not fused, or on CUDA if there is no Triton.
     """
 
     compiled: bool
@@ -52,11 +52,10 @@ def accelerate(model: ACTModel, machine: Machine, work: float = 0) -> Accelerati
 def _fuse(model: ACTModel) -> tuple[bool, str, Callable[..., None] | None]:
     # imported only here, so that everything else works without the folder
     try:
-        from models.fused.convert import convert
-        from models.fused.operators import optimizer_update
+        from models.fused.convert import convert, optimizer_update
     except ModuleNotFoundError as error:
         if error.name not in ("models.fused", "models.fused.convert"):
             raise
         return False, "models/fused is not here", None
     fused, reason = convert(model)
-    return fused, reason, optimizer_update() if fused else None
+    return fused, reason, optimizer_update(next(model.parameters()).device, fused)

@@ -48,6 +48,17 @@ def _update_at_once(
         average.mul_(ema_rate).add_((1 - ema_rate) * p)
 
 
+def for_each(update: Callable[..., None]) -> Callable[..., None]:
+    """From an update with the arguments of `_update_at_once`, one that takes a list in place of each tensor."""
+
+    def update_all(*arguments: Any) -> None:
+        tensors, scalars = arguments[:5], arguments[5:]
+        for each in zip(*tensors, strict=True):
+            update(*each, *scalars)
+
+    return update_all
+
+
 class AdamATan2(Optimizer):
     """Adam with atan2 instead of the division, hence no epsilon (arXiv 2407.05872), as in the package adam-atan2 0.0.3.
 
@@ -96,9 +107,10 @@ class AdamATan2(Optimizer):
         Args:
             averages: parameter -> its exponential moving average, fp32, updated in place after each step.
             ema_rate: decay of the averages (see `models.ema.EMA`).
-            update: function for the pass, with the arguments of `_update_at_once`; None: that function, compiled.
+            update: function for the pass, with the arguments of `_update_at_once`, but a list in place of each tensor;
+                None: that function, compiled.
         """
-        self._one_pass = update or torch.compile(_update_at_once, dynamic=True, options=COMPILE_OPTIONS)
+        self._one_pass = update or for_each(torch.compile(_update_at_once, dynamic=True, options=COMPILE_OPTIONS))
         self._averages, self._ema_rate = averages or {}, ema_rate
 
     @torch.no_grad()
@@ -129,15 +141,16 @@ class AdamATan2(Optimizer):
     def _update(self, parameters: list[Tensor], step: int, group: dict[str, Any]) -> None:
         lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
         if self._one_pass is not None:
-            for p in parameters:
-                assert p.grad is not None
-                state, average = self.state[p], self._averages.get(p)
-                self._one_pass(
-                    p.view(-1), p.grad.reshape(-1), state["exp_avg"].view(-1), state["exp_avg_sq"].view(-1),
-                    None if average is None else average.view(-1),
-                    1 - lr * weight_decay, lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step), beta1, beta2,
-                    self._ema_rate,
-                )  # fmt: skip
+            flat = [
+                [p.view(-1) for p in parameters],
+                [p.grad.reshape(-1) for p in parameters if p.grad is not None],
+                *([self.state[p][name].view(-1) for p in parameters] for name in ("exp_avg", "exp_avg_sq")),
+                [None if (average := self._averages.get(p)) is None else average.view(-1) for p in parameters],
+            ]
+            self._one_pass(
+                *flat, 1 - lr * weight_decay, lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step), beta1, beta2,
+                self._ema_rate,
+            )  # fmt: skip
             return
         gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
         averages = [self.state[p]["exp_avg"] for p in parameters]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from models.fused import attention, build, swiglu
 from models.fused.packing import PANEL
+from utils.optimizers import for_each
 
 
 @functools.cache
@@ -43,6 +44,7 @@ def cannot_compute() -> str | None:
     return None if deviation < 0.02 else f"they compute wrongly here: off by {deviation:.3g} of 1"
 
 
+@functools.cache
 def optimizer_update() -> Callable[..., None]:
-    """The operator that `utils.optimizers.AdamATan2.update_in_one_pass` takes as `update`."""
-    return torch.ops.recursive_reasoning.adam_atan2
+    """The function that `utils.optimizers.AdamATan2.update_in_one_pass` takes as `update`."""
+    return for_each(torch.ops.recursive_reasoning.adam_atan2)

@@ -31,8 +31,9 @@ class TinyRecursion(InnerModel):
 
     def cycle(self, z_H: Tensor, z_L: Tensor, x: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """One cycle: new (z_H, z_L), [batch, positions, hidden] each, as are z_H, z_L and x."""
+        injection = z_H + x
         for _ in range(self.config.L_cycles):
-            z_L = self.L_level(z_L, z_H + x, view)
+            z_L = self.L_level(z_L, injection, view)
         return self.L_level(z_H, z_L, view), z_L
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:

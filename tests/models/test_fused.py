@@ -433,7 +433,7 @@ def test_the_optimizers_update(count: int, averages: bool):
     values = [p, gradient * 10.0 ** torch.randint(-6, 6, (count,)), m, torch.rand(count), average if averages else None]
     found, expected = ([None if v is None else v.clone() for v in values] for _ in range(2))
     scalars = (0.9, 1e-2, 1.7, 0.9, 0.95, 0.99)
-    optimizer_update()(*found, *scalars)
+    optimizer_update()(*([value] for value in found), *scalars)
     versions = [None if v is None else v._version for v in found]
     assert versions == [1, 0, 1, 1, 1 if averages else None]  # autograd knows what was overwritten
     _update_at_once(*expected, *scalars)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -366,8 +366,9 @@ def test_exploration_is_drawn_from_seed_and_step():
 def test_which_pass_the_optimizer_takes(compiled: bool, has_operator: bool, optimizer: str):
     """An operator before a compiled pass before a plain one; averages are taken once, in the pass or after it."""
 
-    def operator(p: Tensor, gradient: Tensor, m: Tensor, v: Tensor, average: Tensor, *scalars: float) -> None:
-        average.fill_(7.0)
+    def operator(p: Any, gradients: Any, m: Any, v: Any, averages: list[Tensor], *scalars: float) -> None:
+        for average in averages:
+            average.fill_(7.0)
 
     update = operator if has_operator else None
     state = state_of(optimizer=optimizer, ema=True, ema_rate=0.5)
