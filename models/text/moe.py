@@ -15,7 +15,7 @@ from models.text.causal import TextView, attend
 from models.text.selection import Selector
 from models.view import View
 
-BLOCK = 64  # rows of a block of `blocked_product`
+BLOCK = 128  # rows of a block of `blocked_product`
 
 
 class _Take(torch.autograd.Function):
