@@ -23,9 +23,9 @@ NO_CPP_COMPILER = "there is no C++ compiler (g++, or what CXX names)"
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
-# Compiling takes 13 to 25 s on a CPU and saves a fifth of the time or more, so it pays off for runs of more than two
-# minutes: at 0.1 TFLOP/s in fp32, at up to 1 TFLOP/s in bf16.
-_WORK_WORTH_COMPILING = {"float32": 1e13, "bfloat16": 1e14, "float16": 1e14}
+# Compiling takes 15 to 50 s on a CPU, evaluations included, and saves a fifth of the time or more, so it pays off for
+# runs of several minutes: at 0.1 TFLOP/s in fp32, at up to 1 TFLOP/s in bf16.
+_WORK_WORTH_COMPILING = {"float32": 3e13, "bfloat16": 1e14, "float16": 1e14}
 
 
 @dataclass(frozen=True)
