@@ -105,7 +105,8 @@ def test_composing_inside_a_job_leaves_the_job_alone(monkeypatch: pytest.MonkeyP
         seen.append((HydraConfig.get().job.num, config.lr, inner.epochs))
 
     command_line(monkeypatch, "cfg_pretrain", ["-m", "lr=1,2", f"hydra.sweep.dir={tmp_path}"], run)
-    assert seen == [(0, 1.0, 32), (1, 2.0, 32)]
+    epochs = compose("cfg_pretrain", ["experiment=quickstart"]).epochs
+    assert seen == [(0, 1.0, epochs), (1, 2.0, epochs)]
     assert not GlobalHydra.instance().is_initialized()
     compose("cfg_text")
     assert not GlobalHydra.instance().is_initialized()

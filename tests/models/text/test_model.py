@@ -196,7 +196,8 @@ def test_later_positions_see_the_recursion_of_settled_ones(architecture: str):
     assert torch.equal(one.states["z_H"][2, 1:], other.states["z_H"][2, 1:])
     (one, _), (other, _) = (model(*(c, batch)) for c in (one, other))
     assert not torch.equal(one.states["z_H"][2, 1:], other.states["z_H"][2, 1:])
-    assert torch.equal(one.states["z_H"][[0, 1, 3]], other.states["z_H"][[0, 1, 3]])
+    # with experts, the rows of an expert are multiplied together, so the change of one may round the others otherwise
+    torch.testing.assert_close(one.states["z_H"][[0, 1, 3]], other.states["z_H"][[0, 1, 3]], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", TEXT_ARCHITECTURES)
