@@ -36,6 +36,10 @@ class Carry:
             current_data={name: function(x) for name, x in self.current_data.items()},
         )
 
+    def next_data(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The example of each slot at the next step: a halted slot takes the one in its row of the batch."""
+        return {name: _where(self.halted, batch[name], old) for name, old in self.current_data.items()}
+
 
 def draw_min_steps(
     batch: int, halt_max_steps: int, exploration_prob: float, generator: torch.Generator | None = None
@@ -124,7 +128,7 @@ class ACTModel(nn.Module):
         """
         # a halted slot takes the example in its row of the batch and starts from the initial states
         states = self.inner.reset_states(carry.states, carry.halted)
-        data = {name: _where(carry.halted, batch[name], old) for name, old in carry.current_data.items()}
+        data = carry.next_data(batch)
         steps = torch.where(carry.halted, 0, carry.steps) + 1
 
         states, outputs = self.advance(states, data)

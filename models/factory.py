@@ -123,7 +123,7 @@ def _all_keys(arch: ArchConfig) -> dict[str, Any]:
     """The keys that are given, and the defaults of the other keys of the architecture's class."""
     own_keys = _without_auto(arch)
     filled = model_class(arch).inner_class.config_class(**{**own_keys, "vocab_size": 1, "seq_len": 1})
-    kept = {"forward_dtype": "auto"} if "forward_dtype" not in own_keys and "forward_dtype" in arch.own_keys else {}
+    kept = {"forward_dtype": "auto"} if own_keys != arch.own_keys else {}
     return filled.model_dump(exclude=_FILLED_IN) | kept
 
 

@@ -96,10 +96,7 @@ class LatticeLossHead(ACTLossHead):
     def refill(self, carry: Carry, batch: dict[str, Tensor], row_seeds: Tensor) -> Carry:
         """Start on the examples of the batch in the slots that have halted."""
         where, config, candidates = carry.halted[:, None], self.model.settings, self.model.network.candidates
-        data = {
-            name: torch.where(where if old.ndim > 1 else carry.halted, batch[name], old)
-            for name, old in carry.current_data.items()
-        }
+        data = carry.next_data(batch)
         puzzle, solution = self.model.lattice_of(data["inputs"]), one_hot(data["labels"], candidates)
         start, target = draw_starts(_START, row_seeds, puzzle, solution, config.bare_share, config.wrong_share)
         states, fresh = carry.states, where[:, :, None]

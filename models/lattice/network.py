@@ -139,6 +139,11 @@ class LatticeNetwork(nn.Module):
         self._compiles = False
         self._compiled: dict[float, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {}
 
+    def empty_states(self, rows: int, device: torch.device) -> dict[str, Tensor]:
+        """Lattices without candidates, bool [rows, cells, candidates], of slots that wait for an example."""
+        shape = (rows, self.cells, self.candidates)
+        return {name: torch.zeros(shape, dtype=torch.bool, device=device) for name in self.states}
+
     def loop(self, h: Tensor, h0: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
         """One pass: (h [batch, cells, hidden], CLS [batch, hidden])."""
         h = h + h0

@@ -108,17 +108,6 @@ class LatticeDeductionTransformer(ACTModel):
 
     # -- answers without search ---------------------------------------------------------------------------------------
 
-    def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
-        """A carry whose slots have all halted, so that the next step fills them from its batch."""
-        rows, device = batch["inputs"].shape[0], batch["inputs"].device
-        shape = (rows, self.network.cells, self.network.candidates)
-        return Carry(
-            states={name: torch.zeros(shape, dtype=torch.bool, device=device) for name in self.network.states},
-            steps=torch.zeros(rows, dtype=torch.int32, device=device),
-            halted=torch.ones(rows, dtype=torch.bool, device=device),
-            current_data={name: torch.zeros_like(x) for name, x in batch.items()},
-        )
-
     def forward(
         self,
         carry: Carry,
@@ -137,10 +126,7 @@ class LatticeDeductionTransformer(ACTModel):
             (new carry, outputs): see `ACTModel.forward`. `q_halt_logits` are above 0 where the lattice is solved.
         """
         halted = carry.halted
-        data = {
-            name: torch.where(halted.view(-1, *(1 for _ in old.shape[1:])), batch[name], old)
-            for name, old in carry.current_data.items()
-        }
+        data = carry.next_data(batch)
         fresh = self.lattice_of(data["inputs"])
         where = halted.view(-1, 1, 1)
         lattice = torch.where(where, fresh, carry.states["lattice"])
