@@ -85,7 +85,8 @@ def resolve_arch(config: ConfigT, ranks: Ranks, data: Data = "puzzles") -> tuple
     """
     check_arch(config.arch, data)
     dtype = config.arch.own_keys.get("forward_dtype") or _default_dtype(config.arch)
-    machine = choose_machine(config.device, dtype, config.compile, ranks.local_rank)
+    precision, deterministic = config.matmul_precision, config.deterministic
+    machine = choose_machine(config.device, dtype, config.compile, ranks.local_rank, precision, deterministic)
     return machine, config.model_copy(update={"arch": complete_arch(config.arch, data)})
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.numerics import MatmulPrecision, set_numerics
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 
@@ -37,9 +38,11 @@ class Machine:
     dtype: str  # of the recursion: bfloat16, float32 or float16
     dtype_reason: str
     compile: bool | Literal["auto"]  # as configured; `choose_compile` decides once the length of the run is known
+    numerics: str | None = None  # what `set_numerics` has set
 
     def __str__(self) -> str:
-        return f"device: {self.device} ({self.device_reason}); dtype: {self.dtype} ({self.dtype_reason})"
+        chosen = f"device: {self.device} ({self.device_reason}); dtype: {self.dtype} ({self.dtype_reason})"
+        return chosen if self.numerics is None else f"{chosen}\n{self.numerics}"
 
     def choose_compile(self, work: float = 0) -> tuple[bool, str]:
         """(whether to compile, reason), for a run of `work` floating-point operations; see `choose_compile`."""
@@ -54,21 +57,28 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def choose_machine(
-    device: DeviceName, dtype: str, compile: bool | Literal["auto"] = "auto", local_rank: int = 0
+    device: DeviceName,
+    dtype: str,
+    compile: bool | Literal["auto"] = "auto",
+    local_rank: int = 0,
+    matmul_precision: MatmulPrecision = "highest",
+    deterministic: bool = False,
 ) -> Machine:
-    """Choose the machine for a configuration.
+    """Choose the machine for a configuration, and set torch's global switches for it.
 
     Args:
         device: `auto` takes the first available of cuda, mps and cpu.
         dtype: of the recursion; `auto` takes bfloat16 where the device computes it fast, else float32.
         compile: whether to compile; `auto` compiles where it pays off.
         local_rank: rank of this process on its machine; each process uses its own GPU.
+        matmul_precision, deterministic: see `utils.numerics.set_numerics`.
 
     Raises:
         UserError: the requested device is not available.
     """
     chosen, device_reason = choose_device(device, local_rank)
-    return Machine(chosen, device_reason, *choose_dtype(dtype, chosen), compile)
+    numerics = set_numerics(chosen, matmul_precision, deterministic)
+    return Machine(chosen, device_reason, *choose_dtype(dtype, chosen), compile, numerics)
 
 
 def choose_device(wanted: DeviceName, local_rank: int = 0) -> tuple[torch.device, str]:

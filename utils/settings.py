@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from utils.constants import MAX_ACT_STEPS, MAX_SEED
 from utils.machine import DeviceName
+from utils.numerics import MatmulPrecision
 from utils.optimizers import OptimizerName
 from utils.schema import Schema
 
@@ -140,6 +141,10 @@ class TrainingConfig(OptimizationConfig):
     """Where to compute. auto: the first of cuda, mps and cpu that this machine has."""
     compile: bool | Literal["auto"] = "auto"
     """Compile the model. auto: on CUDA, and for long puzzle runs on a CPU. false: no fused operators either."""
+    matmul_precision: MatmulPrecision = "highest"
+    """Precision of fp32 products on CUDA. highest: fp32, high: TF32. Products in bfloat16 do not depend on it."""
+    deterministic: bool = False
+    """Let GPUs add in a fixed order, so that a run repeated on the same machine gives the same bits; slower."""
     num_workers: int | None = Field(default=None, ge=0, le=1000)
     """Processes that load batches if the data is not on the device. null: 1 on CUDA, otherwise 0."""
 
@@ -166,7 +171,7 @@ class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1
         "seed",
         "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
         "keep_train_states show_example wandb_mode",
-        "the machine": "device compile data_on_device num_workers",
+        "the machine": "device compile matmul_precision deterministic data_on_device num_workers",
     }
 
     data_paths: list[str] = ["data/arc-aug-1000"]
@@ -247,7 +252,7 @@ class TextConfig(
         "grad_accum_steps activation_checkpointing ema ema_rate seed",
         "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
         "keep_train_states wandb_mode",
-        "the machine": "device compile num_workers",
+        "the machine": "device compile matmul_precision deterministic num_workers",
     }
 
     data_files: list[str] = []

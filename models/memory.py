@@ -1,0 +1,141 @@
+"""Estimates the device memory of a training step before anything is allocated."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from models.factory import make_head
+from utils.machine import Machine
+from utils.settings import ArchConfig, PretrainConfig
+
+# What is left of the activations when the blocks are compiled, which keeps fewer intermediate values. Measured on an
+# H100: 31.7 of 42.9 GB for TRM-MLP on Sudoku (docs/gpu/bench.jsonl).
+COMPILED_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """What one training step needs on each device, in bytes.
+
+    Attributes:
+        weights: parameters with their gradients, the state of the optimizer and the averages.
+        puzzle_table: the puzzle embedding; its gradients are those of the rows in a batch, and need next to nothing.
+        states: the carried states of all slots, before and after the step.
+        activations: what the forward pass of one micro-batch keeps for the backward pass.
+    """
+
+    weights: int
+    puzzle_table: int
+    states: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return self.weights + self.puzzle_table + self.states + self.activations
+
+    def warning(self, free: int, micro_batch: int, recomputes: bool) -> str | None:
+        """What to say before the start if the step does not fit in `free` bytes; None if it fits."""
+        if self.total <= free:
+            return None
+        ways = [] if recomputes else ["activation_checkpointing=true"]
+        ways += ["grad_accum_steps=N"] if micro_batch > 1 else []
+        return (
+            f"warning: a training step needs about {_gb(self.total)}, of which {_gb(self.activations)} are activations "
+            f"of {micro_batch} examples, and {_gb(free)} are free: it will probably run out of memory. "
+            f"Ways out: {', '.join([*ways, 'more processes'])}."
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"about {_gb(self.total)} a device (weights and optimizer {_gb(self.weights)}, puzzle table "
+            f"{_gb(self.puzzle_table)}, states {_gb(self.states)}, activations {_gb(self.activations)})"
+        )
+
+
+def step_memory(
+    config: PretrainConfig, vocab_size: int, seq_len: int, puzzles: int, processes: int, dtype: str, compiled: bool
+) -> StepMemory:
+    """The estimate for a run.
+
+    The forward passes of one and of two examples are traced on meta tensors, which takes seconds and no memory, and
+    every storage that autograd keeps is counted once. The kernels of `models/fused` keep less than that.
+
+    Args:
+        config: the run.
+        vocab_size, seq_len, puzzles: sizes of the data.
+        processes: number of processes that share the batch.
+        dtype: dtype of the recursion.
+        compiled: whether the blocks are compiled.
+    """
+    rows = config.global_batch_size // processes
+    recompute = config.activation_checkpointing
+    one, two = (_trace(config.arch, vocab_size, seq_len, dtype, recompute, examples) for examples in (1, 2))
+    share = COMPILED_SHARE if compiled and not recompute else 1.0
+    per_example = (two.kept - one.kept) * share
+    copies = 2 + 2 * (config.optimizer is not None) + config.ema  # weights and gradients; two moments; averages
+    return StepMemory(
+        weights=one.parameters * copies,
+        puzzle_table=puzzles * config.arch.own_keys.get("puzzle_emb_ndim", 0) * 4,
+        states=(two.states - one.states) * rows * 2,
+        activations=round(per_example * rows / config.grad_accum_steps) + 2 * one.kept - two.kept,
+    )
+
+
+def memory_note(
+    config: PretrainConfig,
+    vocab_size: int,
+    seq_len: int,
+    puzzles: int,
+    processes: int,
+    machine: Machine,
+    compiled: bool,
+) -> str | None:
+    """What to say about the memory of a run before its first step; None where there is no GPU. See `step_memory`."""
+    if machine.device.type != "cuda":
+        return None
+    needs = step_memory(config, vocab_size, seq_len, puzzles, processes, machine.dtype, compiled)
+    free = torch.cuda.mem_get_info(machine.device)[0] + torch.cuda.memory_allocated(machine.device)
+    micro_batch = config.global_batch_size // processes // config.grad_accum_steps
+    return needs.warning(free, micro_batch, config.activation_checkpointing) or f"memory: {needs}"
+
+
+@dataclass(frozen=True)
+class _Traced:
+    parameters: int  # bytes, as the following
+    states: int
+    kept: int
+
+
+def _trace(arch: ArchConfig, vocab_size: int, seq_len: int, dtype: str, recompute: bool, examples: int) -> _Traced:
+    """What a forward pass of so many examples keeps."""
+    with torch.device("meta"):
+        head = make_head(arch, vocab_size, seq_len, num_puzzle_identifiers=1, recompute=recompute, dtype=dtype)
+        tokens = torch.zeros(examples, seq_len, dtype=torch.int32)
+        puzzles = torch.zeros(examples, dtype=torch.int32)
+        batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": puzzles}
+        carry = head.initial_carry(batch)
+        positions = next(iter(carry.states.values())).shape[1]
+        kept: dict[int, Tensor] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            # the fused attention of a GPU does not keep the scores; on meta tensors it is spelt out
+            if tensor.dim() < 3 or tensor.shape[-2:] != (positions, positions):
+                kept[tensor.untyped_storage()._cdata] = tensor
+            return tensor
+
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            _, loss, _, _, _ = head(carry=carry, batch=batch)
+        del loss
+    own = {tensor.untyped_storage()._cdata for tensor in (*head.parameters(), *head.buffers())}
+    return _Traced(
+        parameters=sum(p.nbytes for p in head.parameters()),
+        states=sum(z.nbytes for z in carry.states.values()),
+        kept=sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own),
+    )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

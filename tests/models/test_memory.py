@@ -1,0 +1,77 @@
+"""The estimate of a training step's memory, against peaks measured on a GPU and against what autograd keeps."""
+
+import json
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from models.factory import make_head
+from models.memory import StepMemory, memory_note, step_memory
+from tests.runs import ROOT
+from utils.hydra import compose
+from utils.machine import choose_machine
+from utils.settings import ArchConfig, PretrainConfig
+
+MEASURED = [json.loads(line) for line in (ROOT / "docs/gpu/bench.jsonl").read_text().splitlines()]
+WITHOUT_KERNELS = [bench for bench in MEASURED if not bench["fused"]]
+SMALL = ["experiment=quickstart", "global_batch_size=6", "arch.forward_dtype=float32"]
+
+
+def config_of(*overrides: str) -> PretrainConfig:
+    return PretrainConfig.model_validate(compose("cfg_pretrain", list(overrides)).model_dump())
+
+
+@pytest.mark.parametrize("bench", WITHOUT_KERNELS, ids=[str(number) for number in range(len(WITHOUT_KERNELS))])
+def test_the_estimate_is_the_peak_measured_on_a_gpu(bench: dict):
+    arch = ArchConfig.model_validate(bench["arch"])
+    config = config_of(f"global_batch_size={bench['batch']}").model_copy(update={"arch": arch, "ema": True})
+    vocab_size = {81: 11, 900: 12}[bench["seq_len"]]
+    estimate = step_memory(config, vocab_size, bench["seq_len"], 1, 1, "bfloat16", bench["compiled"])
+    assert estimate.total / 1e9 == pytest.approx(bench["peak_memory_gb"], rel=0.06)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_it_counts_what_autograd_keeps(recompute: bool):
+    config = config_of(*SMALL, f"activation_checkpointing={recompute}")
+    head = make_head(config.arch, 8, 36, dtype="float32", recompute=recompute)
+    tokens = torch.randint(1, 8, (6, 36), dtype=torch.int32)
+    batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": torch.zeros(6, dtype=torch.int32)}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        head(carry=head.initial_carry(batch), batch=batch)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*head.parameters(), *head.buffers())}
+    real = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own)
+    estimate = step_memory(config, 8, 36, 1, 1, "float32", compiled=False)
+    assert estimate.activations == pytest.approx(real, rel=0.02)
+
+
+def test_what_divides_the_batch_divides_the_activations():
+    whole = step_memory(config_of(*SMALL), 8, 36, 1, 1, "float32", compiled=False)
+    two = step_memory(config_of(*SMALL), 8, 36, 1, 2, "float32", compiled=False)
+    parts = step_memory(config_of(*SMALL, "grad_accum_steps=2"), 8, 36, 1, 1, "float32", compiled=False)
+    assert two.activations == parts.activations < whole.activations
+    assert (two.states, parts.states) == (whole.states // 2, whole.states)
+    assert two.weights == whole.weights
+    recomputing = config_of(*SMALL, "activation_checkpointing=true")
+    assert step_memory(recomputing, 8, 36, 1, 1, "float32", False).activations < whole.activations / 3
+
+
+def test_a_step_that_does_not_fit_is_said_with_the_ways_out():
+    memory = StepMemory(weights=10**8, puzzle_table=2 * 10**9, states=10**8, activations=42 * 10**9)
+    assert memory.warning(45 * 10**9, 768, recomputes=False) is None
+    warning = memory.warning(24 * 10**9, 768, recomputes=False)
+    assert warning is not None
+    assert "needs about 44.2 GB, of which 42.0 GB are activations of 768 examples, and 24.0 GB are free" in warning
+    assert "activation_checkpointing=true, grad_accum_steps=N, more processes" in warning
+    assert "checkpointing" not in (memory.warning(1, 1, recomputes=True) or "")
+
+
+def test_nothing_is_said_without_a_gpu():
+    config = config_of(*SMALL)
+    assert memory_note(config, 8, 36, 1, 1, choose_machine("cpu", "float32"), compiled=False) is None
