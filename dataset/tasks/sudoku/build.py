@@ -66,6 +66,8 @@ class Config(BaseModel, extra="forbid"):
     """Stop removing clues from a generated puzzle at this number."""
     max_clues: int | None = None
     """Discard generated puzzles with more clues than this."""
+    uniform_clues: bool = False
+    """Stop at a number of clues drawn uniformly from min_clues..max_clues for each puzzle, instead of at min_clues."""
     seed: int = 0
     """Seed of all random choices."""
     overwrite: bool = False
@@ -85,7 +87,9 @@ def build(config: Config) -> None:
     generate_rng, train_rng, test_rng = np.random.default_rng(config.seed).spawn(3)
     if config.generate is None:
         refuse_changed(
-            config, ("test_size", "min_clues", "max_clues"), "only with --generate; add that, or leave this out"
+            config,
+            ("test_size", "min_clues", "max_clues", "uniform_clues"),
+            "only with --generate; add that, or leave this out",
         )
     else:
         refuse_changed(config, ("source", "min_difficulty"), "not with --generate; leave out one of the two")
@@ -170,7 +174,7 @@ def _generate(
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Generated (questions, answers) for train and for test."""
     total = train_size + config.test_size
-    made = generate_puzzles(total, box, rng, config.min_clues, config.max_clues)
+    made = generate_puzzles(total, box, rng, config.min_clues, config.max_clues, config.uniform_clues)
     boards = np.array(list(tqdm(made, "generate", total, unit=" puzzles", delay=1, leave=False, disable=None)))
     puzzles, solutions = boards[:, 0], boards[:, 1]
     n = config.test_size

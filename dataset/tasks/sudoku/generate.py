@@ -50,11 +50,17 @@ def _has_other_solution(puzzle: Sequence[int], cell: int, value: int, box: Box) 
 
 
 def generate_puzzles(
-    count: int, box: Box, rng: np.random.Generator, min_clues: int = 0, max_clues: int | None = None
+    count: int,
+    box: Box,
+    rng: np.random.Generator,
+    min_clues: int = 0,
+    max_clues: int | None = None,
+    uniform_clues: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """`count` pairs (puzzle, unique solution), both uint8 [cells]; no two puzzles are equivalent.
 
     Clues are removed down to `min_clues` or until every clue is needed. Puzzles with more than `max_clues` are dropped.
+    With `uniform_clues`, clues are removed down to a number drawn uniformly from min_clues..max_clues for each puzzle.
 
     Raises:
         UserError: the range of clues is empty, or so narrow that no new puzzle is found.
@@ -69,7 +75,8 @@ def generate_puzzles(
     seen: set[bytes] = set()
     for made in range(count):
         for _ in range(_TRIES_PER_PUZZLE):
-            puzzle, solution = generate_puzzle(box, draws, min_clues)
+            target = draws.randint(min_clues, max_clues) if uniform_clues else min_clues
+            puzzle, solution = generate_puzzle(box, draws, target)
             if box.cells - puzzle.count(0) > max_clues:
                 continue
             key = canonical_key(puzzle, box)

@@ -319,6 +319,7 @@ def test_puzzles_with_several_solutions_or_none_are_counted(
         ({"generate": 5, "source": PUBLISHED, "min_difficulty": 1}, "--min-difficulty 1: not with --generate"),
         ({"generate": 5, "source": PUBLISHED, "min_clues": 30, "max_clues": 20}, "Mend the two options"),
         ({"max_clues": 20}, "--max-clues 20: only with --generate"),
+        ({"uniform_clues": True}, "--uniform-clues True: only with --generate"),
         ({"test_size": 20}, "--test-size 20: only with --generate"),
         ({"source": "nowhere"}, "neither a folder nor"),
         ({"source": "./no/where"}, "neither a folder nor"),

@@ -35,6 +35,14 @@ def test_generated_puzzles_keep_to_the_range_of_clues():
     assert {np.count_nonzero(puzzle) for puzzle, _ in puzzles} == {10, 11}
 
 
+def test_clues_can_be_spread_uniformly_over_their_range():
+    """No puzzle gets stuck above this range, so each of its three numbers is drawn 30 times of 90, up to 3 sigma."""
+    made = generate_puzzles(90, MIDDLE, np.random.default_rng(0), min_clues=20, max_clues=22, uniform_clues=True)
+    numbers, counts = np.unique([np.count_nonzero(puzzle) for puzzle, _ in made], return_counts=True)
+    assert numbers.tolist() == [20, 21, 22]
+    assert (abs(counts - 30) < 3 * 20**0.5).all()
+
+
 def test_generation_is_reproducible():
     def made(seed: int) -> list:
         return [puzzle.tolist() for puzzle, _ in generate_puzzles(3, MIDDLE, np.random.default_rng(seed))]
