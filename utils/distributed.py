@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.machine import to_device
 
 T = TypeVar("T")
 
@@ -171,10 +172,13 @@ class GradientSum:
 
     def _make_buckets(self) -> list[list[nn.Parameter]]:
         number = {parameter: index for index, parameter in enumerate(self._parameters)}
-        order = broadcast_object([number[p] for p in dict.fromkeys([*self._final, *self._parameters])])
+        # the only value that is read in a step, in the first one; a tensor, because an object would take several reads
+        order = torch.tensor([number[p] for p in dict.fromkeys([*self._final, *self._parameters])])
+        order = to_device(order, self._parameters[0].device)
+        dist.broadcast(order, src=0)
         buckets: list[list[nn.Parameter]] = [[]]
         size = 0
-        for parameter in (self._parameters[index] for index in order):
+        for parameter in (self._parameters[index] for index in order.tolist()):
             if size >= self._bucket_bytes:
                 buckets.append([])
                 size = 0
