@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from utils.atomic_file import replacing
-from utils.errors import UserError
+from utils.errors import DamagedFileError
 from utils.files import check_regular_file
 
 SUFFIX = ".safetensors"
@@ -47,14 +47,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 def load_tensors(path: Path, mend: str = "Take another copy of it.") -> dict[str, Tensor]:
     """The tensors of a safetensors file, memory-mapped, on the CPU.
 
-    Their checksum is compared if the file has one (see `has_checksum`); this reads the whole file once.
+    Their checksum is compared if the file has one; this reads the whole file once.
 
     Args:
         path: the file.
         mend: what to do if it cannot be loaded, a sentence for the message.
 
     Raises:
-        UserError: the file is no regular file, is damaged, or is no safetensors file.
+        DamagedFileError: the file is damaged, or is no safetensors file.
+        UserError: the file is no regular file.
         OSError: the file is missing or cannot be read.
     """
     check_regular_file(path, mend)
@@ -65,10 +66,10 @@ def load_tensors(path: Path, mend: str = "Take another copy of it.") -> dict[str
     except OSError:
         raise
     except Exception as error:  # besides SafetensorError, of dtypes that torch does not have
-        raise UserError(f"{path} is corrupted or no safetensors file ({error}). {mend}") from None
+        raise DamagedFileError(f"{path} is corrupted or no safetensors file ({error}). {mend}") from None
     expected = metadata.pop(CHECKSUM, None)
     if expected is not None and expected != _checksum(tensors, metadata):
-        raise UserError(f"{path} is corrupted: its content does not have the checksum that it was written with. {mend}")
+        raise DamagedFileError(f"{path} is corrupted (it does not have the checksum that it was written with). {mend}")
     return tensors
 
 
@@ -76,7 +77,8 @@ def read_metadata(path: Path, mend: str = "Take another copy of it.") -> dict[st
     """The texts in the header of a safetensors file, among them the checksum, if it has one.
 
     Raises:
-        UserError: the file is no regular file, or no safetensors file.
+        DamagedFileError: the file is damaged, or is no safetensors file.
+        UserError: the file is no regular file.
         OSError: the file is missing or cannot be read.
     """
     check_regular_file(path, mend)
@@ -84,7 +86,7 @@ def read_metadata(path: Path, mend: str = "Take another copy of it.") -> dict[st
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
-        raise UserError(f"{path} is corrupted or no safetensors file ({error}). {mend}") from None
+        raise DamagedFileError(f"{path} is corrupted or no safetensors file ({error}). {mend}") from None
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
