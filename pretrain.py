@@ -18,6 +18,7 @@ from models.flops import flops_per_example
 from models.memory import memory_note
 from models.pretrained import start_from_weights
 from models.training import PuzzleEmbRates, TrainState
+from utils.background_writer import BackgroundWriter
 from utils.distributed import broadcast_module, launched_ranks, process_group
 from utils.hydra import hydra_main
 from utils.run import check_batch_size, format_metrics, open_log, plan_on_main, prepare_job, resume, save
@@ -95,8 +96,9 @@ def train(config: PretrainConfig) -> None:
         feed = device_batches(data.batches, steps, device, resident, workers)
         reader = StepReader({"examples": size}, step_flops, device)
         metrics: dict[str, float] = {}
-        with log:
+        with log, BackgroundWriter() as writer:
             for step, batch in zip(steps, feed, strict=True):
+                writer.check()
                 reader.data_ready()
                 reader.add(step, state.launch_step(batch))
                 evaluates, saves = schedule.evaluates(step), schedule.saves(step)
@@ -111,7 +113,7 @@ def train(config: PretrainConfig) -> None:
                 if evaluates:
                     log.pictures(plan.folder / f"evaluation_step_{step}", step)
                 if saves:
-                    save(config, state, plan)
+                    save(config, state, plan, writer)
                 if evaluates or saves:
                     reader.restart()
 

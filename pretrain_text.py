@@ -16,6 +16,7 @@ from models.factory import comparable_config, count_parameters, make_head, resol
 from models.pretrained import start_from_weights
 from models.text.loss import TextLossHead
 from models.training import TrainState
+from utils.background_writer import BackgroundWriter
 from utils.distributed import broadcast_module, launched_ranks, process_group
 from utils.hydra import hydra_main
 from utils.run import check_batch_size, format_metrics, open_log, plan_on_main, prepare_job, resume, save
@@ -83,8 +84,9 @@ def train(config: TextConfig) -> None:
         feed = text_feed(text.batches, steps, keep, device, workers)
         reader = StepReader({"tokens": size * config.seq_len}, 0, device)
         metrics: dict[str, float] = {}
-        with log:
+        with log, BackgroundWriter() as writer:
             for step, batch, position in feed:
+                writer.check()
                 reader.data_ready()
                 reader.add(step, state.launch_step(batch))
                 evaluates, saves = schedule.evaluates(step), schedule.saves(step)
@@ -98,7 +100,7 @@ def train(config: TextConfig) -> None:
                             )
                     log.step(done, metrics, perf)
                 if saves:
-                    save(config, state, plan, {"text": position})
+                    save(config, state, plan, writer, {"text": position})
                 if evaluates or saves:
                     reader.restart()
         final = {key: value for key, value in metrics.items() if key.startswith("eval/")}

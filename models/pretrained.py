@@ -13,10 +13,18 @@ from torch import Tensor
 
 from models.factory import PUZZLE_TABLE, Data, check_arch, comparable_config, known_arch_keys, make_head
 from models.losses import ACTLossHead
-from utils.checkpoint import check_fits, latest_weights, load_weights
+from utils.checkpoint import (
+    check_fits,
+    has_checksum,
+    load_train_state,
+    load_weights,
+    steps_with_both_files,
+    train_state_path,
+)
+from utils.checkpoint_pair import newest_whole_weights
 from utils.config import read_yaml, validate
 from utils.data_record import read_sizes
-from utils.errors import UserError
+from utils.errors import DamagedFileError, UserError
 from utils.machine import Machine
 from utils.settings import RESOLVED, ArchConfig
 
@@ -84,7 +92,7 @@ def open_checkpoint(
     """Open one of our checkpoints or a published one.
 
     Args:
-        path: a weights file step_<N>, or a run folder, whose newest weights file is opened.
+        path: a weights file step_<N> or *.safetensors, or a run folder, whose newest whole weights file is opened.
         config_file: the configuration of its run; None: the all_config.yaml beside it.
         arch: keys of the architecture, which must have the values of the checkpoint unless `force`.
         force: use the values in `arch` even if they differ.
@@ -93,15 +101,17 @@ def open_checkpoint(
     Raises:
         UserError: the file, or the configuration, is missing or broken, or `arch` differs from it.
     """
-    path = latest_weights(Path(path)) if Path(path).is_dir() else Path(path)
-    weights = load_weights(path)
+    path = Path(path)
+    path, weights = newest_whole_weights(path, say) if path.is_dir() else (path, load_weights(path))
+    _say_if_unchecked(path, say)
     config_path = Path(config_file) if config_file else path.parent / "all_config.yaml"
     if not config_path.exists():
         raise UserError(
             f"{config_path} is missing: it says what the checkpoint's architecture is. Put the run's all_config.yaml "
             "beside the checkpoint, or give load_config=FILE."
         )
-    config = {key: value for key, value in read_yaml(config_path).items() if key != RESOLVED}
+    saved = read_yaml(config_path) if config_file else _read_config(config_path, say)
+    config = {key: value for key, value in saved.items() if key != RESOLVED}
     if not isinstance(config.get("arch"), dict):
         raise UserError(f"{config_path} has no section arch, so it does not say what the checkpoint's architecture is.")
     return Checkpoint(path, weights, config, _choose_arch(config["arch"], arch or {}, force, say))
@@ -152,6 +162,7 @@ def start_from_weights(
         UserError: the weights do not fit this architecture.
     """
     weights = load_weights(path)
+    _say_if_unchecked(path, say)
     warn_of_other_arch(path.parent / "all_config.yaml", arch, say)
     check_fits(weights, head, path, skip=(PUZZLE_TABLE,))
     if PUZZLE_TABLE in weights:
@@ -176,6 +187,27 @@ def warn_of_other_arch(trained_config: Path, arch: ArchConfig, say: Say = print)
     for key in sorted({*before, *now} - {"forward_dtype"}):
         if before.get(key) != now.get(key):
             say(f"warning: the weights were trained with arch.{key}={before.get(key)!r}, here it is {now.get(key)!r}")
+
+
+def _read_config(path: Path, say: Say) -> dict[str, Any]:
+    """The configuration in a run folder; if its file is damaged, as the newest train state beside it has it."""
+    try:
+        return read_yaml(path)
+    except DamagedFileError as error:
+        steps = steps_with_both_files(path.parent)
+        if not steps:
+            raise
+        state = train_state_path(path.parent, steps[-1])
+        config = load_train_state(state).get("config")
+        if not isinstance(config, dict):
+            raise
+        say(f"warning: {error}\nwarning: so the configuration is taken from {state}")
+        return config
+
+
+def _say_if_unchecked(path: Path, say: Say) -> None:
+    if not has_checksum(path):
+        say(f"note: {path} has no checksum, so damage to it would not be noticed")
 
 
 def _choose_arch(own: dict[str, Any], wanted: Mapping[str, Any], force: bool, say: Say) -> ArchConfig:

@@ -194,15 +194,16 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resume needs besides the weights file, on the CPU, independent of the number of ranks.
 
-        Collective: every rank must call it. The result is empty on all ranks but rank 0.
+        Collective: every rank must call it. The result is empty on all ranks but rank 0. Its tensors are copies, which
+        later steps do not change.
         """
         whole = vars(_gather(self.carries)) if self.carries else None
         if not self.ranks.is_main:
             return {}  # only rank 0 writes
         return {
             "step": self.step,
-            "parameters": {name: p.detach().cpu() for name, p in self.parameters.items()},
-            "ema": None if self.ema is None else {name: value.cpu() for name, value in self.ema.shadow.items()},
+            "parameters": {name: _copy(p.detach()) for name, p in self.parameters.items()},
+            "ema": None if self.ema is None else {name: _copy(value) for name, value in self.ema.shadow.items()},
             "optimizer": None if self.dense is None else _optimizer_state(self.dense, self.parameters),
             "carry": whole,
         }
@@ -231,6 +232,10 @@ class TrainState:
                 self.carries.append(Carry(states, carry.steps, carry.halted, carry.current_data))
 
 
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", copy=True)
+
+
 def _gather(carries: list[Carry]) -> Carry:
     """The carry of all slots of all ranks, on the CPU of rank 0; on other ranks it holds None. Collective.
 
@@ -251,7 +256,7 @@ def _gather(carries: list[Carry]) -> Carry:
 
 def _optimizer_state(optimizer: Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, Any]:
     return {
-        name: {key: value.cpu() if isinstance(value, Tensor) else value for key, value in optimizer.state[p].items()}
+        name: {key: _copy(value) if isinstance(value, Tensor) else value for key, value in optimizer.state[p].items()}
         for name, p in parameters.items()
         if p in optimizer.state
     }

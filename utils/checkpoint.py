@@ -1,12 +1,12 @@
-"""Checkpoints: `step_<N>` holds the weights in the published format, `step_<N>_train_state.pt` the rest of the state.
+"""The files of a checkpoint: `step_<N>` has the weights in the published format, `step_<N>_train_state.pt` the rest.
 
-Resuming needs both; evaluation and a new run from the weights need only the weights.
+Resuming needs both (`utils.checkpoint_pair`); evaluation and a new run from the weights need only the weights, which
+may also be a safetensors file.
 
 A file is written under a temporary name and then renamed, so a checkpoint is either complete or absent. The train state
 is written after the weights, so if it exists, the weights exist too.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.atomic_file import replacing
 from utils.errors import UserError
-from utils.torch_file import load_torch_file
+from utils.safetensors_file import CHECKSUM, SUFFIX, load_tensors, read_metadata
+from utils.torch_file import has_checksums, load_torch_file
 
 COMPILED_PREFIX = "_orig_mod."  # published weights come from a compiled model; the published code expects this
 TRAIN_STATE_SUFFIX = "_train_state.pt"
@@ -32,9 +34,23 @@ def train_state_path(folder: Path, step: int) -> Path:
     return folder / f"step_{step}{TRAIN_STATE_SUFFIX}"
 
 
+def published_weights(head: nn.Module) -> dict[str, Tensor]:
+    """Copies of the current weights of `head`, on the CPU, under their published names."""
+    return {COMPILED_PREFIX + name: value.to("cpu", copy=True) for name, value in head.state_dict().items()}
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write weights, under their published names, to a file in the published format.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    _save(weights, path)
+
+
 def save_weights(folder: Path, step: int, head: nn.Module) -> None:
     """Write the current weights of `head` under their published names."""
-    _save({COMPILED_PREFIX + name: value for name, value in head.state_dict().items()}, weights_path(folder, step))
+    write_weights(weights_path(folder, step), published_weights(head))
 
 
 def save_train_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
@@ -44,13 +60,18 @@ def save_train_state(folder: Path, step: int, state: dict[str, Any], keep: int) 
         train_state_path(folder, old).unlink()
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
+def load_weights(path: Path, compare_checksums: bool = True) -> dict[str, Tensor]:
     """The state dict of a weights file, memory-mapped, with the names of an uncompiled `ACTLossHead`.
 
+    Args:
+        path: a file of torch.save, or of safetensors if it has this suffix.
+        compare_checksums: see `load_torch_file`.
+
     Raises:
-        UserError: the file is missing or corrupted, or does not hold weights.
+        DamagedFileError: the file is corrupted.
+        UserError: the file is missing, cannot be read, or does not hold weights.
     """
-    state = _load(path)
+    state = _load(path, compare_checksums)
     if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise UserError(f"{path} is no weights file: expected a dictionary of tensors.{_train_state_hint(path)}")
     for name, value in state.items():
@@ -63,13 +84,26 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return {new if new.startswith("model.") else f"model.{new}": state[old] for old, new in names.items()}
 
 
-def load_train_state(path: Path) -> dict[str, Any]:
+def has_checksum(path: Path) -> bool:
+    """Whether `load_weights` can notice that a bit of the weights file has changed.
+
+    All files of this program can be checked, and of others those that torch wrote since version 1.6.
+    """
+    return CHECKSUM in read_metadata(path) if path.suffix == SUFFIX else has_checksums(path)
+
+
+def load_train_state(path: Path, compare_checksums: bool = True) -> dict[str, Any]:
     """Read a train state.
 
+    Args:
+        path: the file.
+        compare_checksums: see `load_torch_file`.
+
     Raises:
-        UserError: the file is missing or corrupted, or has another version.
+        DamagedFileError: the file is corrupted.
+        UserError: the file is missing, cannot be read, or has another version.
     """
-    state = _load(path)
+    state = _load(path, compare_checksums)
     if state.get("version") != TRAIN_STATE_VERSION:
         raise UserError(
             f"{path} is no train state of version {TRAIN_STATE_VERSION}. Load the weights beside it instead "
@@ -78,22 +112,31 @@ def load_train_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def steps_with_both_files(folder: Path) -> list[int]:
+    """The steps in `folder` of which there are the weights and the train state, the oldest first."""
+    return [step for step in _train_state_steps(folder) if weights_path(folder, step).exists()]
+
+
 def latest_step(folder: Path) -> int | None:
-    """The newest step in `folder` that can be resumed, or None if there is none."""
-    steps = [step for step in _train_state_steps(folder) if weights_path(folder, step).exists()]
-    return steps[-1] if steps else None
+    """The newest step in `folder` of which there are both files, or None if there is none."""
+    return max(steps_with_both_files(folder), default=None)
 
 
-def latest_weights(folder: Path) -> Path:
-    """The path of the newest weights in `folder`.
+def all_weights(folder: Path) -> list[Path]:
+    """The weights files in `folder`, the best to load last: the steps `step_<N>` in their order.
+
+    Without any of them, the safetensors files of steps, and else `model.safetensors`.
 
     Raises:
         UserError: the folder holds no weights.
     """
-    steps = [int(path.name[5:]) for path in folder.glob("step_*") if path.name[5:].isdigit()]
-    if not steps:
-        raise UserError(f"load_checkpoint={folder}: there is no step_<N> in this folder.")
-    return weights_path(folder, max(steps))
+    for suffix in ("", SUFFIX):
+        names = [path.name.removeprefix("step_").removesuffix(suffix) for path in folder.glob(f"step_*{suffix}")]
+        if steps := sorted(int(name) for name in names if name.isdigit()):
+            return [folder / f"step_{step}{suffix}" for step in steps]
+    if (folder / f"model{SUFFIX}").exists():
+        return [folder / f"model{SUFFIX}"]
+    raise UserError(f"load_checkpoint={folder}: there is no step_<N> in this folder, nor model{SUFFIX}.")
 
 
 def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path, skip: tuple[str, ...] = ()) -> None:
@@ -155,13 +198,9 @@ def _train_state_steps(folder: Path) -> list[int]:
 
 
 def _save(content: object, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:
         # torch reports a failed write as a RuntimeError that wraps the operating system's error
         causes = [error, error.__context__, error.__cause__]
@@ -170,15 +209,18 @@ def _save(content: object, path: Path) -> None:
             f"could not write the checkpoint {path}: {cause}. The checkpoints written before are untouched. "
             "Free some space or choose another checkpoint_path, then go on with load_checkpoint=latest."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, compare_checksums: bool) -> dict[str, Any]:
+    mend = "Load another step."
     try:
         if path.is_dir():
             raise FileNotFoundError
-        content = load_torch_file(path, "Load another step.")
+        content: Any
+        if path.suffix == SUFFIX:
+            content = load_tensors(path, mend)
+        else:
+            content = load_torch_file(path, mend, compare_checksums)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"load_checkpoint: there is no file {path}.{_train_state_hint(path)}") from None
     except OSError as error:

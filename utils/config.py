@@ -14,8 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from utils.errors import UserError, did_you_mean
+from utils.atomic_file import write_text
+from utils.errors import DamagedFileError, UserError, did_you_mean
 from utils.files import read_bytes
+from utils.text_checksum import check_line, with_checksum_line
 
 _LARGEST_CONFIG = 100_000  # values; ours have about 100
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -102,20 +104,23 @@ class _Dumper(yaml.SafeDumper):
 
 def write_yaml(path: Path, config: BaseModel, more: Mapping[str, Any] | None = None) -> None:
     """Write a configuration, and the keys in `more`, in the format of the published all_config.yaml."""
-    path.write_text(yaml.dump(config.model_dump() | dict(more or {}), Dumper=_Dumper, sort_keys=True))
+    text = yaml.dump(config.model_dump() | dict(more or {}), Dumper=_Dumper, sort_keys=True)
+    write_text(path, with_checksum_line(text))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read an all_config.yaml.
 
     Raises:
-        UserError: the file cannot be read, is not YAML, does not hold a mapping, or is too large with its aliases
-            written out.
+        DamagedFileError: the file is not YAML, does not hold a mapping, or has another checksum than it says.
+        UserError: the file cannot be read, or is too large with its aliases written out.
     """
     content = read_bytes(path, "Give the all_config.yaml of a run.")
     loader = None
     try:
-        loader = yaml.SafeLoader(content.decode("utf-8"))
+        text = content.decode("utf-8")
+        check_line(text, path)
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         size = _size(node, {})
         if size > _LARGEST_CONFIG:
@@ -128,12 +133,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # besides YAMLError, of values such as 2020-13-01 or of unhashable keys
         what = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise UserError(f"{path} is not YAML: {what}") from None
+        raise DamagedFileError(f"{path} is not YAML: {what}") from None
     finally:
         if loader is not None:
             loader.dispose()
     if not isinstance(values, dict):
-        raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
+        raise DamagedFileError(f"{path}: expected keys and values, got {type(values).__name__}")
     return values
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from utils.atomic_file import write_text
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, check_regular_file, writing_to
+from utils.text_checksum import check_values, with_checksum
 from utils.text_files import read_json, visible
 
 FILE = "train_data.json"
@@ -34,7 +36,7 @@ def write_data_record(
         "train_sha256": {str(root): _train_digest(root) for root in roots},
     }
     with writing_to(folder, OTHER_FOLDER):
-        (folder / FILE).write_text(json.dumps(record, indent=1) + "\n")
+        write_text(folder / FILE, json.dumps(with_checksum(record), indent=1) + "\n")
 
 
 def read_sizes(folder: Path) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
     record = read_json(path, _COPY)
     if not isinstance(record, dict):
         raise UserError(f"{path}: expected an object, got {type(record).__name__}. {_COPY}")
-    return record
+    return check_values(record, path)
 
 
 def _digests(folder: Path, key: str) -> dict[str, str | None] | None:

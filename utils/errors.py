@@ -16,6 +16,10 @@ class UserError(ValueError):
     """
 
 
+class DamagedFileError(UserError):
+    """A file that is not as it was written: bits have changed, or a part of it is missing."""
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` with the closest match in `allowed`, or an empty string."""
     close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)

@@ -7,7 +7,9 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,17 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from torch import nn
 
-from utils.checkpoint import (
-    check_fits,
-    load_train_state,
-    load_weights,
-    save_train_state,
-    save_weights,
-    train_state_path,
-    weights_path,
-)
+from utils.background_writer import BackgroundWriter
+from utils.checkpoint import check_fits, published_weights, weights_path
+from utils.checkpoint_pair import load_pair, write_pair
 from utils.config import write_yaml
-from utils.distributed import Ranks, barrier, broadcast_object
+from utils.distributed import Ranks, broadcast_object
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
@@ -117,7 +113,8 @@ def plan_on_main(
             kind = config.arch.name.split("@")[0].split(".")[-1]
             folder, name = config.checkpoint_path, config.run_name
             project = config.project_name or project
-            plan = plan_run(config.load_checkpoint, folder, project, name, kind, config.model_dump(), comparable)
+            values = config.model_dump()
+            plan = plan_run(config.load_checkpoint, folder, project, name, kind, values, comparable, ranks.say)
         except UserError as error:
             plan = error
     plan = broadcast_object(plan)
@@ -153,7 +150,8 @@ def resume(
     """
     assert plan.resume is not None
     folder, step = plan.resume
-    saved = load_train_state(train_state_path(folder, step))
+    # rank 0 has compared the checksums when it chose the checkpoint
+    weights, saved = load_pair(folder, step, compare_checksums=not state.ranks.is_main)
     for line in check_same_run(comparable(saved["config"]), comparable(config.model_dump()), fixed):
         say(f"changed since the checkpoint: {line}")
     computed = saved["config"].get(RESOLVED, {})
@@ -161,9 +159,7 @@ def resume(
         if computed.get(key, now) != now:
             say(f"note: {key} was {computed[key]} up to the checkpoint and is {now} from here, so the run goes on from "
                 "the same state, but not to the same bits")  # fmt: skip
-    path = weights_path(folder, step)
-    weights = load_weights(path)
-    check_fits(weights, state.head, path)
+    check_fits(weights, state.head, weights_path(folder, step))
     state.head.load_state_dict(weights)
     state.load_state_dict(saved)
     return saved
@@ -210,18 +206,32 @@ def format_metrics(metrics: dict[str, float]) -> str:
     return "; ".join(f"{key} {value:.4f}" for key, value in metrics.items())
 
 
-def save(config: TrainingConfig, state: Training, plan: RunPlan, more: dict[str, Any] | None = None) -> None:
-    """Write the weights (their averages, if ema is on) and the train state. Only rank 0 writes, but it is collective.
+def save(
+    config: TrainingConfig,
+    state: Training,
+    plan: RunPlan,
+    writer: BackgroundWriter,
+    more: dict[str, Any] | None = None,
+) -> None:
+    """Copy the weights (their averages, if ema is on) and the train state, and have `writer` write them.
+
+    Only rank 0 writes, but it is collective. If the last checkpoint is still being written, this waits for it.
 
     Args:
         config, state, plan: the run.
-        more: further plain values and tensors that resuming needs, under names not used by `state.state_dict()`.
+        writer: writes while the run goes on.
+        more: further plain values that resuming needs, under names not used by `state.state_dict()`.
+
+    Raises:
+        UserError: the last checkpoint could not be written.
     """
+    if state.ranks.is_main:
+        writer.wait()  # before the copies are made, so that there is only one checkpoint in memory
     content = state.state_dict()
     if state.ranks.is_main:
         with state.averaged():
-            save_weights(plan.folder, state.step, state.head)
+            weights = published_weights(state.head)
         content["run"] = {"project": plan.project, "name": plan.name, "wandb_id": plan.wandb_id}
         content["config"] = config.model_dump() | {RESOLVED: plan.resolved}
-        save_train_state(plan.folder, state.step, content | (more or {}), config.keep_train_states)
-    barrier()
+        content |= deepcopy(more or {})
+        writer.start(partial(write_pair, plan.folder, state.step, weights, content, config.keep_train_states))

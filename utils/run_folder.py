@@ -8,7 +8,8 @@ from typing import Any
 
 from coolname import generate_slug
 
-from utils.checkpoint import TRAIN_STATE_SUFFIX, latest_step, load_train_state, train_state_path, weights_path
+from utils.checkpoint import TRAIN_STATE_SUFFIX, latest_step, train_state_path, weights_path
+from utils.checkpoint_pair import load_pair, newest_whole_pair
 from utils.config import read_yaml
 from utils.errors import UserError
 from utils.file_names import safe_path
@@ -50,8 +51,12 @@ def plan_run(
     kind: str,
     config: Mapping[str, Any] | None = None,
     comparable: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    say: Callable[[str], None] = print,
 ) -> RunPlan:
     """Decide the run folder and the starting point.
+
+    Of a run folder, the newest checkpoint that is whole is taken. Damaged ones that are newer are renamed if the run
+    goes on in the same folder.
 
     Args:
         load_checkpoint: None: start a new run. `latest`: resume the newest checkpoint of this run (found by
@@ -64,6 +69,7 @@ def plan_run(
         kind: short name of the architecture, for a generated run name.
         config: the whole configuration, by which `latest` recognises a run without a name.
         comparable: converts a saved configuration to the current format, so that the two can be compared.
+        say: called with each warning.
 
     Raises:
         UserError: there is nothing to resume, a new run would overwrite an old one, or it would lie elsewhere than
@@ -75,10 +81,10 @@ def plan_run(
 
     if load_checkpoint == "latest":
         if checkpoint_path is None and run_name is None:
-            folder = _newest_run(RUNS / project, config, comparable) or folder
-        step = latest_step(folder)
-        if step is not None:
-            return _resume(folder, step, folder)
+            folder = _newest_run(RUNS / project, config, comparable, say) or folder
+        found = newest_whole_pair(folder, set_aside=True, say=say)
+        if found is not None:
+            return _resume(folder, *found, folder)
         if any(folder.glob("step_*")):
             raise UserError(
                 f"load_checkpoint=latest: {folder} holds weights, but no train state to go on from. To start a new run "
@@ -88,15 +94,17 @@ def plan_run(
     if load_checkpoint is not None:
         path = Path(load_checkpoint)
         if path.is_dir():
-            step = latest_step(path)
-            if step is None:
+            target = Path(checkpoint_path) if checkpoint_path else path
+            found = newest_whole_pair(path, set_aside=target.resolve() == path.resolve(), say=say)
+            if found is None:
                 raise UserError(f"load_checkpoint={path}: there is no step_<N>{TRAIN_STATE_SUFFIX} in this folder.")
-            return _resume(path, step, Path(checkpoint_path) if checkpoint_path else path)
+            return _resume(path, *found, target)
         if path.name.endswith(TRAIN_STATE_SUFFIX):
             number = path.name.removeprefix("step_").removesuffix(TRAIN_STATE_SUFFIX)
             if not number.isdigit() or not weights_path(path.parent, int(number)).exists():
                 raise UserError(f"load_checkpoint={path}: the weights, step_{number}, must lie beside it.")
-            return _resume(path.parent, int(number), Path(checkpoint_path) if checkpoint_path else path.parent)
+            _, state = load_pair(path.parent, int(number))
+            return _resume(path.parent, int(number), state, Path(checkpoint_path) if checkpoint_path else path.parent)
         has_state = Path(str(path) + TRAIN_STATE_SUFFIX).exists()
         hint = f" (to go on with its run: load_checkpoint={path}{TRAIN_STATE_SUFFIX})" if has_state else ""
         new = RunPlan(
@@ -118,7 +126,7 @@ def _taken(folder: Path) -> UserError:
     )
 
 
-def _resume(source: Path, step: int, folder: Path) -> RunPlan:
+def _resume(source: Path, step: int, state: Mapping[str, Any], folder: Path) -> RunPlan:
     if folder.resolve() != source.resolve() and any(folder.glob("step_*")):
         raise _taken(folder)
     newest = latest_step(folder)
@@ -127,7 +135,6 @@ def _resume(source: Path, step: int, folder: Path) -> RunPlan:
             f"{folder} holds step {newest} too: going on from step {step} there would mix two runs. Give another "
             f"checkpoint_path for a run that branches off at step {step}, or go on with load_checkpoint=latest."
         )
-    state = load_train_state(train_state_path(source, step))
     run = state.get("run")
     if not isinstance(run, dict) or not all(isinstance(run.get(key), str) for key in ("project", "name", "wandb_id")):
         raise UserError(
@@ -143,13 +150,22 @@ def _newest_run(
     project: Path,
     config: Mapping[str, Any] | None,
     comparable: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    say: Callable[[str], None],
 ) -> Path | None:
     states = [path for path in project.glob(f"**/step_*{TRAIN_STATE_SUFFIX}") if path.is_file()]
     for state in sorted(states, key=lambda path: path.stat().st_mtime, reverse=True):
         known = state.parent / "all_config.yaml"
         if config is None:
             return state.parent
-        if known.exists() and not _changes(comparable(read_yaml(known)), comparable(config)):
+        if not known.exists():
+            continue
+        try:
+            before = read_yaml(known)
+        except UserError as error:
+            say(f"warning: {error}\nwarning: so load_checkpoint=latest cannot tell whether that is this run; to go on "
+                f"with it: load_checkpoint={state.parent}")  # fmt: skip
+            continue
+        if not _changes(comparable(before), comparable(config)):
             return state.parent
     return None
 

@@ -128,7 +128,7 @@ class TrainingConfig(OptimizationConfig):
     checkpoint_path: str | None = None
     """The run folder. null: checkpoints/{project_name}/{run_name}."""
     load_checkpoint: str | None = None
-    """latest, a run folder or step_N_train_state.pt: resume. step_N: a new run from these weights."""
+    """latest, a run folder or step_N_train_state.pt: resume. step_N, *.safetensors: a new run from these weights."""
     checkpoint_every_eval: bool = True
     """Save a checkpoint after each evaluation. The last step is always saved."""
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
@@ -300,7 +300,7 @@ class CheckpointConfig(Settings):
     """Which checkpoint to evaluate, on which data and machine."""
 
     load_checkpoint: str
-    """The weights: a file step_N, or a run folder, whose newest step is used."""
+    """The weights: a file step_N or *.safetensors, or a run folder, whose newest whole weights are used."""
     load_config: str | None = None
     """The configuration of the training run. null: the all_config.yaml next to the weights."""
     arch: dict[str, Any] = {}
@@ -389,7 +389,7 @@ class GenerateConfig(Settings):
     }
 
     load_checkpoint: str
-    """The weights: a file step_N, or a run folder, whose newest step is used."""
+    """The weights: a file step_N or *.safetensors, or a run folder, whose newest whole weights are used."""
     prompts: list[str] = []
     """Texts to continue. From an empty text, the model starts a story of its own."""
     prompts_file: str | None = None

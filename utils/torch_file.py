@@ -6,6 +6,7 @@ values, a bytearray can be made by its length alone. The archives have a checksu
 before anything is loaded; files from torch before 1.6 have none.
 """
 
+import hashlib
 import pickle
 import pickletools
 import zipfile
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from utils.errors import UserError
+from utils.errors import DamagedFileError
 from utils.files import check_regular_file
 
 _MAKES_BYTES = {"builtins bytearray", "__builtin__ bytearray"}
@@ -22,31 +23,51 @@ _CHUNK = 1 << 22  # bytes read at once
 _PICKLES_BEFORE_1_6 = 5  # magic number, version, system, content and keys of the storages
 
 
-def load_torch_file(path: Path, mend: str) -> Any:
+def load_torch_file(path: Path, mend: str, compare_checksums: bool = True) -> Any:
     """The content of a file of torch.save, tensors on the CPU; those of archives are memory-mapped.
 
     Args:
         path: the file.
         mend: what to do if it cannot be loaded, a sentence for the message.
+        compare_checksums: read the whole archive first and compare its checksums; False only for a file that has just
+            been compared.
 
     Raises:
-        UserError: the file is no regular file, is damaged, holds more than tensors and plain values, or would take more
-            memory than it has bytes.
+        DamagedFileError: the file is damaged, holds more than tensors and plain values, or would take more memory than
+            it has bytes.
+        UserError: the file is no regular file.
         OSError: the file is missing or cannot be read.
     """
     check_regular_file(path, mend)
     try:
         is_zip = zipfile.is_zipfile(path)  # files from torch before 1.6 are not, and cannot be memory-mapped
         reason = _too_large_archive(path) if is_zip else _too_large_file(path)
-        if reason is None and is_zip:
+        if reason is None and is_zip and compare_checksums:
             _read_all_parts(path)
         if reason is None:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle can raise anything
         reason = _reason(error)
-    raise UserError(f"{path} is corrupted or no checkpoint ({reason}). {mend}")
+    raise DamagedFileError(f"{path} is corrupted or no checkpoint ({reason}). {mend}")
+
+
+def has_checksums(path: Path) -> bool:
+    """Whether `load_torch_file` can notice that a bit of the file has changed."""
+    return zipfile.is_zipfile(path)
+
+
+def archive_digest(path: Path) -> str | None:
+    """SHA-256 of the names, sizes and checksums of all parts of an archive; None for files from before torch 1.6.
+
+    It stands for the whole content, and takes no time, because only the directory at the end of the archive is read.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        parts = sorted(f"{member.filename} {member.file_size} {member.CRC:08x}" for member in archive.infolist())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _too_large_archive(path: Path) -> str | None:

@@ -11,7 +11,6 @@ Ids are 0..vocab_size - 1 in the order of the full vocabulary, in which GPT-2 ha
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,8 +22,10 @@ import numpy as np
 
 from dataset.hub import hub_file
 from dataset.text.byte_pairs import BytePairs, byte_alphabet, read_byte_pairs
+from utils.atomic_file import write_text
 from utils.errors import UserError, did_you_mean
 from utils.files import OTHER_FOLDER, read_text, writing_to
+from utils.text_checksum import check_values, with_checksum
 
 Cap = Literal["frequency", "lowest_ids"]
 FILE = "text_tokenizer.json"
@@ -146,9 +147,7 @@ class TextTokenizer:
         """Write the file `FILE`, which `load` reads, into `folder`."""
         with writing_to(folder, OTHER_FOLDER):
             folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f"{FILE}.tmp-{os.getpid()}"
-            partial.write_text(self._content, encoding="utf-8")
-            partial.replace(folder / FILE)
+            write_text(folder / FILE, _compact(with_checksum(self._content)))
 
     @classmethod
     def load(cls, folder: Path) -> "TextTokenizer":
@@ -161,7 +160,7 @@ class TextTokenizer:
         if not path.is_file():
             raise UserError(f"{path} is missing: give the folder of a text run, which holds its tokenizer.")
         try:
-            saved = json.loads(read_text(path, "Take another copy of it."))
+            saved = check_values(json.loads(read_text(path, "Take another copy of it.")), path)
             if saved["version"] != VERSION:
                 raise UserError(f"{path} has format {saved['version']}, this program reads {VERSION}.")
             if not isinstance(saved["name"], str) or saved["cap"] not in (None, *get_args(Cap)):
@@ -180,11 +179,11 @@ class TextTokenizer:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of everything that affects the encoding of texts."""
-        return hashlib.sha256(self._content.encode()).hexdigest()
+        return hashlib.sha256(_compact(self._content).encode()).hexdigest()
 
     @property
-    def _content(self) -> str:
-        content = {
+    def _content(self) -> dict[str, Any]:
+        return {
             "version": VERSION,
             "name": self.name,
             "cap": self.cap,
@@ -192,7 +191,6 @@ class TextTokenizer:
             "tokens": self.pairs.tokens,
             "merges": [f"{left} {right}" for left, right in self.pairs.merges],
         }
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
 
     def _full_ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the full vocabulary, int32 [all tokens], and the number of tokens of each text, int64 [texts]."""
@@ -274,6 +272,10 @@ def _most_frequent(pairs: BytePairs, size: int, sample: Iterable[str]) -> list[i
     if size > len(must) + len(others):
         raise UserError(f"max_vocab {size}: BPE can make only {len(must) + len(others)} of the {len(counts)} tokens.")
     return [*must, *others[: size - len(must)]]
+
+
+def _compact(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:

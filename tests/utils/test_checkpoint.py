@@ -20,9 +20,9 @@ from models.losses import ACTLossHead
 from tests.models.small import small_model
 from tests.runs import different
 from utils.checkpoint import (
+    all_weights,
     check_fits,
     latest_step,
-    latest_weights,
     load_train_state,
     load_weights,
     save_train_state,
@@ -328,12 +328,18 @@ def test_only_the_newest_train_states_are_kept(tmp_path: Path, keep: int):
     assert load_train_state(train_state_path(tmp_path, 1000))["step"] == 1000
 
 
-def test_the_latest_weights_need_no_train_state(tmp_path: Path):
+def test_weights_need_no_train_state_and_are_listed_in_their_order(tmp_path: Path):
     with pytest.raises(UserError, match=r"there is no step_<N> in this folder"):
-        latest_weights(tmp_path)
-    for name in ("step_9", "step_10", "step_11_train_state.pt", ".step_12.writing", "step_x"):
-        (tmp_path / name).touch()
-    assert latest_weights(tmp_path) == tmp_path / "step_10"
+        all_weights(tmp_path)
+    for names, expected in (
+        (("step_11_train_state.pt", ".step_12.writing", "step_x", "step_13.damaged", "model.safetensors"), "model"),
+        (("step_14.safetensors", "step_8.safetensors"), "step_8.safetensors step_14"),
+        (("step_10", "step_9"), "step_9 step_10"),
+    ):
+        for name in names:
+            (tmp_path / name).touch()
+        found = " ".join(path.name for path in all_weights(tmp_path))
+        assert found.removesuffix(".safetensors") == expected
 
 
 def test_the_latest_step_needs_both_files(tmp_path: Path):
