@@ -68,6 +68,18 @@ def test_offline_run_and_resume(tmp_path: Path):
 
 
 @pytest.mark.thorough
+def test_a_wrong_key_leaves_the_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = write_sudoku(tmp_path / "data", groups=12, tests=5)
+    settings = {"wandb_mode": "online", "eval_interval": 20, "max_steps": 3, "checkpoint_path": tmp_path / "run"}
+    line = command("pretrain.py", tiny(data, None, **settings))
+    output, status = start_process(["env", "WANDB_API_KEY=wrong", "WANDB_MODE=", *line], tmp_path)
+    assert status == 0, output
+    assert output.count("W&B cannot be used now (WANDB_API_KEY invalid") == 1, output
+    assert f"Upload it later with: wandb sync {tmp_path / 'run'}/wandb/offline-run-" in output
+    assert [history.step.num for history in records(tmp_path / "run")["history"]] == [1, 2, 3]
+
+
+@pytest.mark.thorough
 def test_a_run_that_diverges_has_failed(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=12, tests=5)
     for lr, weight_decay, status in ((1e-3, 0.1, 0), (1000, 1000, 2)):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, check_regular_file, writing_to
 from utils.settings import WandbMode
+from utils.wandb_run import WandbRun
 
 METRICS_FILE = "metrics.jsonl"
 PERF_FILE = "perf.jsonl"
@@ -83,23 +84,16 @@ class RunLog:
         # in a log file, one line every 30 seconds is enough
         pace = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(total=total_steps, initial=first_step - 1, dynamic_ncols=True, desc="train", mininterval=pace)
-        self._wandb = None
-        if wandb_mode != "disabled":
-            import wandb
-
-            # an argument overrides the environment variable of the same name, so pass on the value of the variable
-            resume: Any = os.environ.get("WANDB_RESUME") or "allow"
-            place = os.environ.get("WANDB_DIR") or str(folder)
-            self._wandb = wandb.init(
-                project=project, name=name, id=wandb_id, resume=resume, mode=wandb_mode, config=config, dir=place
-            )
+        # an argument overrides the environment variable of the same name, so pass on the value of the variable
+        run: dict[str, Any] = {"project": project, "name": name, "id": wandb_id, "config": config}
+        run |= {"resume": os.environ.get("WANDB_RESUME") or "allow", "dir": os.environ.get("WANDB_DIR") or str(folder)}
+        self._wandb = WandbRun(wandb_mode, run, self.say)
 
     def step(self, step: int, metrics: dict[str, float], perf: dict[str, float]) -> None:
         """Record one step."""
         _write_line(self._metrics, {"step": step, **metrics})
         _write_line(self._perf, {"step": step, **perf})
-        if self._wandb is not None:
-            self._wandb.log({**metrics, **perf}, step=step)
+        self._wandb.log({**metrics, **perf}, step)
         self._latest |= {**metrics, **perf}
         shown = {word: f"{self._latest[key]:.4g}" for word, key in self._shown.items() if key in self._latest}
         self._bar.set_postfix(shown, refresh=False)
@@ -120,10 +114,7 @@ class RunLog:
 
     def picture(self, key: str, path: Path, step: int) -> None:
         """Log a PNG to W&B at `step`."""
-        if self._wandb is not None:
-            import wandb
-
-            self._wandb.log({key: wandb.Image(str(path))}, step=step)
+        self._wandb.picture(key, path, step)
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -140,8 +131,7 @@ class RunLog:
         self._bar.close()
         self._metrics.close()
         self._perf.close()
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=int(failed))
+        self._wandb.finish(failed)
 
 
 class SilentLog:

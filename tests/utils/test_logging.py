@@ -162,7 +162,7 @@ def test_what_is_handed_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     log.step(4, {"train/lm_loss": 2.0}, {"perf/step_ms": 3.0})
     log.close()
     settings, line, end = calls
-    run = {"project": "project", "name": "name", "id": "12ab", "resume": "allow"}
+    run = {"project": "project", "name": "name", "id": "12ab", "resume": "allow", "settings": {"init_timeout": 30.0}}
     assert settings == {**run, "mode": "offline", "config": {"lr": 1}, "dir": str(tmp_path)}
     assert line == (4, {"train/lm_loss": 2.0, "perf/step_ms": 3.0})
     assert end == "finished with 0"
