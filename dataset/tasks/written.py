@@ -81,7 +81,7 @@ class Notation:
 
     def _read_list(self, rows: list[Any]) -> np.ndarray:
         flat: list[Any] = rows
-        if any(isinstance(row, list | str) and len(row) != 1 or isinstance(row, list) for row in rows):
+        if any((isinstance(row, list | str) and len(row) != 1) or isinstance(row, list) for row in rows):
             lengths = [len(row) if isinstance(row, list | str) else 0 for row in rows]
             if len(rows) != self.height or any(length != self.width for length in lengths):
                 ragged = f"between {min(lengths)} and {max(lengths)}" if len(set(lengths)) > 1 else str(lengths[0])

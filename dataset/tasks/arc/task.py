@@ -85,8 +85,8 @@ class Arc(Task):
         """See `Task.unknown_name`."""
         what = "a task without a name" if name is None else f"the task {name!r}"
         return UserError(
-            f"{what} is not among those that this model was trained on: a model for ARC has an embedding for each task. "
-            "Give the name of a known task, or adapt the model to the new one first:\n"
+            f"{what} is not among those that this model was trained on: a model for ARC has an embedding for each "
+            "task. Give the name of a known task, or adapt the model to the new one first:\n"
             "  python -m dataset.build_arc_dataset --input-file-prefix FOLDER --subsets SUBSET --test-set-name SUBSET "
             "--output-dir data/my-tasks\n"
             "  python pretrain.py experiment=arc_adapt load_checkpoint=.../step_<N> data_paths=[data/my-tasks]"

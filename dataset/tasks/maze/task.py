@@ -80,7 +80,7 @@ class Maze(Task):
             if count != 1:
                 name = CHARACTERS[token - 1]
                 raise UserError(
-                    f"{self.notation().name}: it has {'no' if not count else count} {name}. A maze has one S, where "
+                    f"{self.notation().name}: it has {count if count else 'no'} {name}. A maze has one S, where "
                     "the path starts, and one G, where it ends. Correct the maze."
                 )
         return tokens
