@@ -33,10 +33,12 @@ class Verdict:
         status: `solved`: the answer is right; `wrong`: it is not; `undecided`: the puzzle has no solution, or there is
             no answer, or nothing to check it by.
         reason: why, as a clause without a full stop.
+        checked: whether there was something to check the answer by.
     """
 
     status: Status
     reason: str
+    checked: bool = True
 
     def __str__(self) -> str:
         return f"{self.status}: {self.reason}"

@@ -169,7 +169,7 @@ class Task:
             reason = "the answer obeys the rules" if solved else "the answer breaks the rules"
             return Verdict("solved" if solved else "wrong", reason)
         if label is None:
-            return Verdict("undecided", f"the task {self.name} has no rules to check an answer by")
+            return Verdict("undecided", f"the task {self.name} has no rules to check an answer by", False)
         wrong = int(np.count_nonzero((label != 0) & (answer != label)))
         if wrong:
             return Verdict("wrong", f"{wrong} cells differ from the solution that came with the puzzle")

@@ -76,7 +76,7 @@ class Arc(Task):
     def verify(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None) -> Verdict:
         """See `Task.verify`: the grids are compared, not what is around them in their fields."""
         if label is None:
-            return Verdict("undecided", "the solution is not known, and ARC has no rules to check an answer by")
+            return Verdict("undecided", "the solution is not known, and there are no rules to check it by", False)
         if np.array_equal(self.grid(answer), self.grid(label)):
             return Verdict("solved", "the grid is the solution that came with the task")
         return Verdict("wrong", "the grid is not the solution that came with the task")
