@@ -332,7 +332,8 @@ def picture_example(
     except UserError:
         return None
     tensors = solve_example(head, source, device, candidates, max_steps, slots)
-    solving = Solving(look, **{name: np.asarray(tensor) for name, tensor in tensors.items()})
+    shown = (np.asarray(tensors[name]) for name in ("inputs", "labels", "answers", "q_halt"))
+    solving = Solving(look, *shown, open_token=None)
     save_png(solving, path)
     return f"\n{in_terminal(solving, color=sys.stdout.isatty())}\n\npicture: {path}"
 

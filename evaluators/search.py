@@ -59,6 +59,7 @@ class SearchResult:
     calls: int  # calls of the network, each on slots * chains rows
     rejected: int  # boards that a chain took for solved although they break a rule or a clue
     seconds: float
+    boards: list[np.ndarray] | None = None  # with `record`, of each puzzle tokens [rounds, cells], see `search`
 
 
 def search(
@@ -70,6 +71,7 @@ def search(
     seed: int = 0,
     choose_in_round: ChooseInRound | None = None,
     report: Callable[[int, int], None] | None = None,
+    record: bool = False,
 ) -> SearchResult:
     """Search for the solutions of puzzles.
 
@@ -83,8 +85,10 @@ def search(
         choose_in_round: how open cells are decided; None: at random, with the model's temperature.
         report: called after each round in which a puzzle has left its slot, with the numbers of puzzles that have left
             and that are solved.
+        record: keep the board of each puzzle after each round, with undecided cells as blanks: of the chain that
+            solved it, with its restarts, or of the first chain if none did.
     """
-    return _Search(model, inputs, accept, rule, slots, seed, choose_in_round).run(report)
+    return _Search(model, inputs, accept, rule, slots, seed, choose_in_round, record).run(report)
 
 
 class _Search:
@@ -99,6 +103,7 @@ class _Search:
         slots: int,
         seed: int,
         choose_in_round: ChooseInRound | None,
+        record: bool,
     ):
         self.model, self.inputs, self.accept, self.rule, self.seed = model, inputs, accept, rule, seed
         temperature = model.settings.temperature
@@ -114,6 +119,9 @@ class _Search:
         self.puzzle = torch.zeros(shape, dtype=torch.bool, device=self.device)
         self.lattice = self.puzzle.clone()
         self.restarted = torch.zeros(slots, dtype=torch.int64, device=self.device)
+        # of each slot, with `record`, the boards [chains, cells] after each round; of each puzzle those of one chain
+        self.history: list[list[np.ndarray]] | None = [[] for _ in range(slots)] if record else None
+        self.boards = [np.zeros((0, inputs.shape[1]), np.uint8) for _ in range(n)] if record else None
 
     @torch.inference_mode()
     def run(self, report: Callable[[int, int], None] | None) -> SearchResult:
@@ -128,7 +136,9 @@ class _Search:
         for slot in np.flatnonzero(self.owner >= 0):
             self._leave(int(slot))
         seconds = time.perf_counter() - begun
-        return SearchResult(self.solved, self.answers, self.rounds, self.restarts, self.calls, self.rejected, seconds)
+        return SearchResult(
+            self.solved, self.answers, self.rounds, self.restarts, self.calls, self.rejected, seconds, self.boards
+        )
 
     def _fill(self) -> bool:
         """Give waiting puzzles to idle slots. False when no puzzle is left."""
@@ -161,6 +171,10 @@ class _Search:
         self.rounds[self.owner[busy]] += 1
         conflict, solved = (flags.view(self.puzzle.shape[:2]) for flags in (found.conflict, found.solved))
         self.lattice = torch.where(conflict[:, :, None, None], self.puzzle, found.lattice.view_as(self.puzzle))
+        if self.history is not None:
+            boards = tokens_of(found.lattice).view(*self.puzzle.shape[:2], -1).cpu().numpy().astype(np.uint8)
+            for slot in np.flatnonzero(busy):
+                self.history[slot].append(boards[slot])
         # the only values that the host waits for
         done = solved.cpu().numpy() & busy[:, None]
         if done.any():
@@ -184,10 +198,18 @@ class _Search:
             puzzle = puzzles[index]
             if not self.solved[puzzle]:  # the first of its chains
                 self.solved[puzzle], self.answers[puzzle] = True, boards[index]
-                self._leave(int(slots[index]))
+                self._leave(int(slots[index]), int(chains[index]))
 
-    def _leave(self, slot: int) -> None:
-        """The puzzle leaves its slot, which is idle then: no candidate is alive in its rows."""
+    def _leave(self, slot: int, chain: int = 0) -> None:
+        """The puzzle leaves its slot, which is idle then: no candidate is alive in its rows.
+
+        Args:
+            slot: the slot.
+            chain: the chain whose boards are kept.
+        """
+        if self.history is not None and self.boards is not None and self.history[slot]:
+            self.boards[self.owner[slot]] = np.stack([boards[chain] for boards in self.history[slot]])
+            self.history[slot].clear()
         self.puzzle[slot] = self.lattice[slot] = False
         self.restarts[self.owner[slot]] = int(self.restarted[slot])
         self.owner[slot] = -1

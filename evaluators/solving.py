@@ -19,6 +19,7 @@ class Solving:
         labels: tokens of the solution, [seq]; -100 where it is unknown or not asked for.
         answers: the model's tokens after each step, [steps, seq].
         q_halt: probability of halting after each step, [steps], in 0..1.
+        open_token: the token of a cell that is not answered yet, and so not wrong; None: there is none.
 
     Raises:
         ValueError: shapes do not fit each other or the look, or `q_halt` are not probabilities.
@@ -29,6 +30,7 @@ class Solving:
     labels: np.ndarray
     answers: np.ndarray
     q_halt: np.ndarray
+    open_token: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "labels", "answers", "q_halt"):
@@ -103,13 +105,15 @@ def boards_of(solving: Solving, max_frames: int) -> Boards:
         tokens = shown[last]
         judged = cut_expected != IGNORE_LABEL_ID
         status = np.where(cut_given, Status.GIVEN, np.where(judged, Status.RIGHT, Status.PLAIN))
-        status = np.where(judged & (tokens != cut_expected), Status.WRONG, status)
-        wrong = np.count_nonzero(status == Status.WRONG)
+        is_open = judged & (tokens == solving.open_token) & (tokens != cut_expected)
+        status = np.where(is_open, Status.PLAIN, status)
+        status = np.where(judged & (tokens != cut_expected) & ~is_open, Status.WRONG, status)
+        wrong, left = np.count_nonzero(status == Status.WRONG), np.count_nonzero(is_open)
         frames.append(
             Board(
                 name=f"step {last + 1}" if first == last else f"steps {first + 1}-{last + 1}",
                 halt=f"halt {solving.q_halt[last]:.2f}",
-                verdict=f"{wrong} wrong" if wrong else "solved" if has_label else "",
+                verdict=f"{wrong} wrong" if wrong else f"{left} open" if left else "solved" if has_label else "",
                 tokens=tokens,
                 expected=cut_expected,
                 status=status,

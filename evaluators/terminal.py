@@ -54,6 +54,12 @@ def in_terminal(solving: Solving, color: bool, max_frames: int = 4, width: int |
     return "\n".join(_rendered(line, color) for line in lines[1:])
 
 
+def board_in_terminal(look: Look, board: Board, color: bool) -> str:
+    """One board below its title and verdict, as lines of text; see `in_terminal` for `color`."""
+    (block,) = _with_headers([board], [_body(look, board)])
+    return "\n".join(_rendered(line, color) for line in block if any(text.strip() for text, _ in line))
+
+
 def _length(line: _Line) -> int:
     return sum(len(text) for text, _ in line)
 

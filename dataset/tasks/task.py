@@ -8,6 +8,9 @@ else has a default:
     checks, check       what `evaluators: [{name: <name>@<title>}]` reports
     augmentation        random symmetries for each training example, enabled with `augmentation: <name>`
     look                how its boards are displayed in the terminal and in pictures
+    notation, rows      how a person writes a puzzle and reads an answer (`encode`, `decode`, `grid`)
+    solutions, verify   what is wrong with a question, and whether an answer to it is right, with the reason
+    solve, generate     an exact solver, and random questions
 """
 
 import inspect
@@ -19,6 +22,8 @@ import numpy as np
 
 from dataset.augmentation import Augmentation
 from dataset.tasks.look import Look
+from dataset.tasks.puzzle import Question, Solutions, Verdict, Written
+from dataset.tasks.written import Notation, is_batch
 from utils.errors import UserError
 
 
@@ -81,3 +86,109 @@ class Task:
         side = isqrt(self.seq_len)
         height, width = (side, side) if side**2 == self.seq_len else (1, self.seq_len)
         return Look(height, width, (" " + digits[1:] + ascii_letters)[: self.vocab_size])
+
+    # -- what a person writes ------------------------------------------------------------------------------------------
+
+    def notation(self) -> Notation:
+        """How a person writes a question; by default the characters of `look`, or tokens as numbers."""
+        look = self.look()
+        characters = look.characters[: self.vocab_size]
+        symbols = {character: token for token, character in reversed(list(enumerate(characters)))}
+        name = f"a question of the task {self.name}"
+        allowed = f"the characters {characters!r}, or the numbers 0 to {self.vocab_size - 1}, which are tokens"
+        return Notation(name, look.height, look.width, symbols, self._token_of_number, allowed)
+
+    def _token_of_number(self, number: int) -> int | None:
+        return number if 0 <= number < self.vocab_size else None
+
+    def is_batch(self, puzzle: Any) -> bool:
+        """Whether `puzzle` is several puzzles rather than one."""
+        look = self.look()
+        return is_batch(puzzle, look.height, look.width)
+
+    def encode(self, puzzle: Any) -> np.ndarray:
+        """The tokens, uint8 [seq_len], of a question that a person gives: a text, nested lists or an array.
+
+        Raises:
+            UserError: this is no question of the task at this size.
+        """
+        return self.notation().read(puzzle)
+
+    def questions(self, puzzle: Any, name: str | None = None) -> list[Question]:
+        """The questions that a puzzle asks, by default one.
+
+        Args:
+            puzzle: see `encode`.
+            name: the name of the puzzle, if it has one.
+
+        Raises:
+            UserError: see `encode`.
+        """
+        return [Question(self.encode(puzzle), name)]
+
+    def rows(self, tokens: np.ndarray, question: np.ndarray | None = None) -> list[str]:
+        """A question, or an answer, as lines of text.
+
+        Args:
+            tokens: [seq_len].
+            question: for an answer, the tokens of its question, since a model need not repeat what was given.
+        """
+        look = self.look()
+        board = np.asarray(tokens).reshape(look.height, look.width)
+        return ["".join(look.character(int(token)) for token in row) for row in board]
+
+    def decode(self, tokens: np.ndarray, question: np.ndarray | None = None) -> Written:
+        """What a person writes for a question or an answer, in a form that `encode` reads; see `rows`."""
+        return "".join(self.rows(tokens, question))
+
+    def grid(self, tokens: np.ndarray, question: np.ndarray | None = None) -> np.ndarray:
+        """A question or an answer as an array that `encode` reads, by default of characters; see `rows`."""
+        return np.array([list(row) for row in self.rows(tokens, question)])
+
+    # -- what the rules say --------------------------------------------------------------------------------------------
+
+    def solutions(self, question: np.ndarray) -> Solutions:
+        """How many solutions a question, tokens [seq_len], has. By default nobody knows."""
+        return Solutions("unknown", f"the task {self.name} has no solver")
+
+    def solve(self, question: np.ndarray) -> np.ndarray | None:
+        """A solution, tokens [seq_len], by an exact method; None if there is none, or no such method."""
+        return None
+
+    def verify(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None) -> Verdict:
+        """Whether an answer is right, by the rules if there are any, otherwise by the label if there is one.
+
+        The rules are those of `check`, which must then have a result `solved`.
+
+        Args:
+            question, answer: tokens [seq_len].
+            label: tokens of the solution, 0 where nothing is asked for; None: unknown.
+        """
+        if "solved" in self.checks:
+            solved = bool(self.check(question[None], answer[None])["solved"][0])
+            reason = "the answer obeys the rules" if solved else "the answer breaks the rules"
+            return Verdict("solved" if solved else "wrong", reason)
+        if label is None:
+            return Verdict("undecided", f"the task {self.name} has no rules to check an answer by", False)
+        wrong = int(np.count_nonzero((label != 0) & (answer != label)))
+        if wrong:
+            return Verdict("wrong", f"{wrong} cells differ from the solution that came with the puzzle")
+        return Verdict("solved", "the answer is the solution that came with the puzzle")
+
+    # -- examples, and models that know puzzles by name ----------------------------------------------------------------
+
+    def generate(self, rng: np.random.Generator) -> np.ndarray:
+        """A random question, tokens [seq_len].
+
+        Raises:
+            UserError: the task cannot generate questions.
+        """
+        raise UserError(f"the task {self.name} cannot make up a puzzle. Give one.")
+
+    def unknown_name(self, name: str | None) -> UserError:
+        """The error for a puzzle that a model with an embedding for each puzzle has not been trained on."""
+        what = "a puzzle without a name" if name is None else f"the puzzle {name!r}"
+        return UserError(
+            f"{what}: this model has an embedding for each puzzle that it was trained on, and none for this one. "
+            "Fine-tune it on the puzzle first: pretrain.py load_checkpoint=.../step_<N> data_paths=[DATA SET]."
+        )

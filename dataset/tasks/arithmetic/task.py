@@ -1,12 +1,18 @@
 """Additions as a task."""
 
-from typing import ClassVar
+import re
+from typing import Any, ClassVar
+
+import numpy as np
 
 from dataset.tasks.arithmetic.look import ArithmeticLook
-from dataset.tasks.arithmetic.rules import MAX_DIGITS, VOCAB_SIZE
+from dataset.tasks.arithmetic.rules import MAX_DIGITS, VOCAB_SIZE, encode
 from dataset.tasks.look import Look
+from dataset.tasks.puzzle import Solutions, Verdict
 from dataset.tasks.task import Task
+from dataset.tasks.written import plain_value
 from utils.errors import UserError
+from utils.text_files import shown
 
 
 class Arithmetic(Task):
@@ -32,3 +38,67 @@ class Arithmetic(Task):
     def look(self) -> Look:
         """See `Task.look`."""
         return ArithmeticLook(self.seq_len)
+
+    @property
+    def digits(self) -> int:
+        """Digits of an operand."""
+        return self.seq_len // 3 - 1
+
+    def is_batch(self, puzzle: Any) -> bool:
+        """See `Task.is_batch`: a list is several additions, unless it is a pair of numbers."""
+        value = plain_value(puzzle)
+        return isinstance(value, list) and not all(isinstance(item, int) for item in value)
+
+    def encode(self, puzzle: Any) -> np.ndarray:
+        """See `Task.encode`: a text such as `12+34=`, or a pair of numbers."""
+        value = plain_value(puzzle)
+        if isinstance(value, list):
+            value = "+".join(map(str, value)) if len(value) == 2 else None
+        found = re.fullmatch(r"\s*([0-9]+)\s*\+\s*([0-9]+)\s*=?\s*", value) if isinstance(value, str) else None
+        if found is None:
+            raise UserError(
+                f"an addition: got {shown(puzzle)}. Expected are two whole numbers with a plus between them, such as "
+                "12+34, or a pair of numbers. Correct the addition."
+            )
+        operands = [text.lstrip("0") or "0" for text in found.groups()]
+        if (longest := max(map(len, operands))) > self.digits:
+            raise UserError(
+                f"an addition: {shown(value)} has an operand of {longest} digits. This model adds numbers of at most "
+                f"{self.digits}. Give smaller numbers, or load a model for longer ones."
+            )
+        return encode(np.array([[int(text) for text in operands]]), self.digits)[0][0]
+
+    def rows(self, tokens: np.ndarray, question: np.ndarray | None = None) -> list[str]:
+        """See `Task.rows`: of an answer the sum, without leading zeros."""
+        if question is None:
+            a, b = super().rows(tokens)[0].split("=")[0].split("+")
+            return [f"{int(a)}+{int(b)}="]
+        look = self.look()
+        written = "".join(look.character(int(token)) for token in tokens[-self.digits - 1 :])
+        return [written.lstrip("0") or "0"]
+
+    def solutions(self, question: np.ndarray) -> Solutions:
+        """See `Task.solutions`: always one."""
+        return Solutions("one")
+
+    def solve(self, question: np.ndarray) -> np.ndarray | None:
+        """See `Task.solve`: the sum."""
+        return encode(self._operands(question)[None], self.digits)[1][0]
+
+    def verify(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None) -> Verdict:
+        """See `Task.verify`."""
+        right, given = self.solve(question), np.asarray(answer)[-self.digits - 1 :]
+        assert right is not None
+        if np.array_equal(given, right[-self.digits - 1 :]):
+            return Verdict("solved", "the sum is right")
+        return Verdict("wrong", f"the sum is {int(self._operands(question).sum())}")
+
+    def generate(self, rng: np.random.Generator) -> np.ndarray:
+        """See `Task.generate`."""
+        return encode(rng.integers(10**self.digits, size=(1, 2)), self.digits)[0][0]
+
+    def _operands(self, question: np.ndarray) -> np.ndarray:
+        """The two numbers, int64 [2], of a question."""
+        digits = np.asarray(question, np.int64)[: 2 * self.digits + 1]
+        operands = np.stack([digits[: self.digits], digits[self.digits + 1 :]]) - 1
+        return operands @ 10 ** np.arange(self.digits - 1, -1, -1)

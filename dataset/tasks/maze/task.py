@@ -1,15 +1,19 @@
 """Mazes as a task."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from dataset.tasks.look import Look
 from dataset.tasks.maze.augmentation import MazeAugmentation
+from dataset.tasks.maze.generate import generate_mazes
 from dataset.tasks.maze.look import MazeLook
-from dataset.tasks.maze.paths import path_lengths
-from dataset.tasks.maze.rules import GOAL, PATH, SPACE, START, grid_of
+from dataset.tasks.maze.paths import label_mazes, path_lengths
+from dataset.tasks.maze.rules import CHARACTERS, GOAL, PATH, SPACE, START, WALL, grid_of
+from dataset.tasks.puzzle import Solutions, Verdict
 from dataset.tasks.task import Task
+from dataset.tasks.written import Notation
+from utils.errors import UserError
 
 
 class Maze(Task):
@@ -58,3 +62,70 @@ class Maze(Task):
     def look(self) -> Look:
         """See `Task.look`."""
         return MazeLook(self.height, self.width)
+
+    def notation(self) -> Notation:
+        """See `Task.notation`: `#` is a wall, a space or a dot a free cell, S the start and G the goal."""
+        symbols = {character: token for token, character in enumerate(CHARACTERS, start=1) if token != PATH}
+        symbols |= {".": SPACE}
+        allowed = "# for a wall, a space or . for a free cell, one S and one G"
+        return Notation(
+            f"a maze of {self.height}x{self.width}", self.height, self.width, symbols, _token_of_number, allowed
+        )
+
+    def encode(self, puzzle: Any) -> np.ndarray:
+        """See `Task.encode`; numbers are the tokens of the data sets: 1 wall, 2 free, 3 S, 4 G."""
+        tokens = super().encode(puzzle)
+        for token in (START, GOAL):
+            count = int(np.count_nonzero(tokens == token))
+            if count != 1:
+                name = CHARACTERS[token - 1]
+                raise UserError(
+                    f"{self.notation().name}: it has {count if count else 'no'} {name}. A maze has one S, where "
+                    "the path starts, and one G, where it ends. Correct the maze."
+                )
+        return tokens
+
+    def rows(self, tokens: np.ndarray, question: np.ndarray | None = None) -> list[str]:
+        """See `Task.rows`: an answer is its maze with the cells answered `o` marked."""
+        if question is not None:
+            marked = (tokens == PATH) & (question != START) & (question != GOAL)
+            tokens = np.where(marked, PATH, question)
+        return super().rows(tokens)
+
+    def solutions(self, question: np.ndarray) -> Solutions:
+        """See `Task.solutions`: shortest paths."""
+        maze = question.reshape(1, self.height, self.width)
+        moves = int(path_lengths(maze)[0])
+        if moves < 0:
+            return Solutions("none", "it has no solution, because no path leads from S to G")
+        return Solutions("unknown", f"there is a path of {moves} moves, and perhaps others of the same length")
+
+    def solve(self, question: np.ndarray) -> np.ndarray | None:
+        """See `Task.solve`: the shortest path that data sets have as the label."""
+        maze = question.reshape(1, self.height, self.width)
+        return label_mazes(maze).reshape(-1) if path_lengths(maze)[0] >= 0 else None
+
+    def verify(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None) -> Verdict:
+        """See `Task.verify`; any shortest path counts as solved."""
+        maze = question.reshape(1, self.height, self.width)
+        shortest = int(path_lengths(maze)[0])
+        if shortest < 0:
+            return Verdict("undecided", "it has no solution, because no path leads from S to G")
+        checks = {name: bool(passed[0]) for name, passed in self.check(question[None], answer[None]).items()}
+        if checks["shortest_path"]:
+            return Verdict("solved", f"a shortest path from S to G, of {shortest} moves")
+        marked = (answer == PATH) & (question != START) & (question != GOAL)
+        if checks["valid_path"]:
+            moves = int(np.count_nonzero(marked)) + 1
+            return Verdict("wrong", f"a path from S to G of {moves} moves, and there is one of {shortest}")
+        if walls := int(np.count_nonzero(marked & (question != SPACE))):
+            return Verdict("wrong", f"{walls} of the marked cells {'is a wall' if walls == 1 else 'are walls'}")
+        return Verdict("wrong", "the marked cells are no path from S to G without gaps and branches")
+
+    def generate(self, rng: np.random.Generator) -> np.ndarray:
+        """See `Task.generate`."""
+        return next(generate_mazes(1, self.height, self.width, rng)).reshape(-1)
+
+
+def _token_of_number(number: int) -> int | None:
+    return number if number in (WALL, SPACE, START, GOAL) else None

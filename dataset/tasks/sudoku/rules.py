@@ -81,3 +81,18 @@ def obeys_rules(boards: np.ndarray, box: Box) -> np.ndarray:
     every = (1 << (side + 1)) - 2
     seen = [np.bitwise_or.reduce(np.bitwise_or.reduce(grid, b), a) for a, b in ((3, 4), (1, 2), (2, 4))]
     return np.logical_and.reduce([(units == every).all(axis=(1, 2)) for units in seen])
+
+
+def repeated_digit(board: np.ndarray, box: Box) -> str | None:
+    """The first digit that is in a row, column or box of `board` [cells] twice, as a clause; None if there is none."""
+    side = box.side
+    cells = np.arange(box.cells)
+    rows, columns = np.divmod(cells, side)
+    boxes = rows // box.rows * box.rows + columns // box.cols
+    for name, unit in (("row", rows), ("column", columns), ("box", boxes)):
+        for number in range(side):
+            values = board[unit == number]
+            for value in range(1, side + 1):
+                if np.count_nonzero(values == value) > 1:
+                    return f"the digit {value} is in {name} {number + 1} more than once"
+    return None

@@ -111,8 +111,39 @@ def _hidden_singles(places: Sequence[int], fixed: int, geometry: Geometry) -> li
     return singles
 
 
-def search(places: list[int], fixed: int, geometry: Geometry, rng: random.Random | None) -> Iterator[list[int]]:
-    """All completions of a state, as bitboards; digits are tried in order, or in an order shuffled by `rng`."""
+class TooManyGuessesError(Exception):
+    """A search took more guesses than it was allowed."""
+
+
+class Guesses:
+    """Counts the guesses of a search.
+
+    Args:
+        most: how many are allowed.
+    """
+
+    def __init__(self, most: int):
+        self.left = most
+
+    def count(self) -> None:
+        """Count one guess.
+
+        Raises:
+            TooManyGuessesError: it is one too many.
+        """
+        if not self.left:
+            raise TooManyGuessesError
+        self.left -= 1
+
+
+def search(
+    places: list[int], fixed: int, geometry: Geometry, rng: random.Random | None, guesses: Guesses | None = None
+) -> Iterator[list[int]]:
+    """All completions of a state, as bitboards; digits are tried in order, or in an order shuffled by `rng`.
+
+    Raises:
+        TooManyGuessesError: see `Guesses`.
+    """
     now_fixed = _propagate(places, fixed, geometry)
     if now_fixed is None:
         return
@@ -134,8 +165,10 @@ def search(places: list[int], fixed: int, geometry: Geometry, rng: random.Random
     if rng is not None:
         rng.shuffle(candidates)
     for chosen in candidates:
+        if guesses is not None:
+            guesses.count()
         branch = [cells if digit == chosen else cells & ~bit for digit, cells in enumerate(places)]
-        yield from search(branch, now_fixed, geometry, rng)
+        yield from search(branch, now_fixed, geometry, rng, guesses)
 
 
 def board_of(places: Sequence[int], box: Box) -> list[int]:
@@ -149,11 +182,15 @@ def board_of(places: Sequence[int], box: Box) -> list[int]:
     return board
 
 
-def solutions(board: Sequence[int] | np.ndarray, box: Box) -> Iterator[np.ndarray]:
-    """All solutions of `board` [cells] (0 is a blank), one at a time: uint8 [cells]."""
+def solutions(board: Sequence[int] | np.ndarray, box: Box, guesses: Guesses | None = None) -> Iterator[np.ndarray]:
+    """All solutions of `board` [cells] (0 is a blank), one at a time: uint8 [cells].
+
+    Raises:
+        TooManyGuessesError: see `Guesses`.
+    """
     start = start_of([int(value) for value in board], box)
     if start is not None:
-        for places in search(*start, geometry_of(box), None):
+        for places in search(*start, geometry_of(box), None, guesses):
             yield np.array(board_of(places, box), np.uint8)
 
 
@@ -165,3 +202,17 @@ def solve(board: Sequence[int] | np.ndarray, box: Box) -> np.ndarray | None:
 def count_solutions(board: Sequence[int] | np.ndarray, box: Box, limit: int = 2) -> int:
     """The number of solutions of `board` [cells], at most `limit`."""
     return sum(1 for _ in zip(range(limit), solutions(board, box), strict=False))
+
+
+def solutions_within(
+    board: Sequence[int] | np.ndarray, box: Box, guesses: int, limit: int = 2
+) -> list[np.ndarray] | None:
+    """The first solutions of `board` [cells], at most `limit`; None if that takes more guesses than `guesses`.
+
+    Puzzles with few clues and no solution can take a solver hours.
+    """
+    found = solutions(board, box, Guesses(guesses))
+    try:
+        return [solution for _, solution in zip(range(limit), found, strict=False)]
+    except TooManyGuessesError:
+        return None

@@ -1,14 +1,21 @@
 """Sudoku as a task."""
 
+import random
 from typing import ClassVar
 
 import numpy as np
 
 from dataset.tasks.look import Look
+from dataset.tasks.puzzle import Solutions, Verdict
 from dataset.tasks.sudoku.augmentation import SudokuAugmentation
+from dataset.tasks.sudoku.generate import generate_puzzle
 from dataset.tasks.sudoku.look import SudokuLook
-from dataset.tasks.sudoku.rules import TOKEN_OFFSET, box_of, obeys_rules
+from dataset.tasks.sudoku.rules import TOKEN_OFFSET, box_of, obeys_rules, repeated_digit
+from dataset.tasks.sudoku.solver import solutions_within
 from dataset.tasks.task import Task
+from dataset.tasks.written import Notation
+
+_GUESSES = 20_000  # of the exact solver; the hardest known puzzles with one solution take a few hundred
 
 
 class Sudoku(Task):
@@ -46,3 +53,60 @@ class Sudoku(Task):
     def look(self) -> Look:
         """See `Task.look`."""
         return SudokuLook(self.box)
+
+    def notation(self) -> Notation:
+        """See `Task.notation`: digits, with `.` or 0 for a blank; the lines of a frame do not count."""
+        side = self.box.side
+        symbols = {str(value): value + TOKEN_OFFSET for value in range(side + 1)}
+        symbols |= dict.fromkeys("._*?", TOKEN_OFFSET)
+        allowed = f"the digits 1 to {side}, and . or 0 for a blank"
+        name = f"a Sudoku of {side}x{side}"
+        return Notation(name, side, side, symbols, self._token_of_value, allowed, " \t,;|+-!", TOKEN_OFFSET)
+
+    def _token_of_value(self, value: int) -> int | None:
+        return value + TOKEN_OFFSET if 0 <= value <= self.box.side else None
+
+    def grid(self, tokens: np.ndarray, question: np.ndarray | None = None) -> np.ndarray:
+        """See `Task.grid`: the digits, int64 [side, side], with 0 for a blank."""
+        values = np.maximum(np.asarray(tokens, np.int64) - TOKEN_OFFSET, 0)
+        return values.reshape(self.box.side, self.box.side)
+
+    def solutions(self, question: np.ndarray) -> Solutions:
+        """See `Task.solutions`; found by the exact solver, unless that takes too many guesses."""
+        values = question.astype(np.int64) - TOKEN_OFFSET
+        if (twice := repeated_digit(values, self.box)) is not None:
+            return Solutions("none", f"it has no solution, because {twice}")
+        found = solutions_within(values, self.box, _GUESSES)
+        if found is None:
+            return Solutions("unknown", "the exact solver gave up on it")
+        if not found:
+            return Solutions("none", "it has no solution, although no two of its clues contradict each other")
+        return Solutions("one" if len(found) == 1 else "several")
+
+    def solve(self, question: np.ndarray) -> np.ndarray | None:
+        """See `Task.solve`; None also if the exact solver takes too many guesses."""
+        found = solutions_within(question.astype(np.int64) - TOKEN_OFFSET, self.box, _GUESSES, limit=1)
+        return found[0] + TOKEN_OFFSET if found else None
+
+    def verify(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None) -> Verdict:
+        """See `Task.verify`."""
+        solutions = self.solutions(question)
+        if solutions.number == "none":
+            return Verdict("undecided", solutions.reason)
+        several = "; the puzzle has several solutions" if solutions.number == "several" else ""
+        checks = {name: bool(passed[0]) for name, passed in self.check(question[None], answer[None]).items()}
+        if checks["solved"]:
+            which = ", as one of several solutions" if several else ""
+            return Verdict("solved", f"every row, column and box has each digit once, and all clues are kept{which}")
+        values = answer.astype(np.int64) - TOKEN_OFFSET
+        if lost := int(np.count_nonzero((question > TOKEN_OFFSET) & (question != answer))):
+            return Verdict("wrong", f"{lost} of the clues {'is' if lost == 1 else 'are'} not kept{several}")
+        if blank := int(np.count_nonzero((values < 1) | (values > self.box.side))):
+            return Verdict("wrong", f"{blank} {'cell is' if blank == 1 else 'cells are'} left open{several}")
+        return Verdict("wrong", f"{repeated_digit(values, self.box)}{several}")
+
+    def generate(self, rng: np.random.Generator) -> np.ndarray:
+        """See `Task.generate`: of newspaper difficulty, with a third of the cells given and one solution."""
+        draws = random.Random(int(rng.integers(2**63)))
+        puzzle, _ = generate_puzzle(self.box, draws, min_clues=round(self.box.cells / 3) + 3)
+        return np.array(puzzle, np.uint8) + np.uint8(TOKEN_OFFSET)

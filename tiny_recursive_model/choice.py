@@ -1,0 +1,37 @@
+"""Which of the models in weights/ answers a puzzle, if the user does not say."""
+
+from collections.abc import Callable
+
+from evaluators.loading import load, shipped_names
+from evaluators.reasoner import Reasoner
+from utils.errors import UserError
+from utils.machine import DeviceName
+
+
+def choose_model(name: str | None, device: DeviceName, fits: Callable[[Reasoner], object], what: str) -> Reasoner:
+    """The model called `name`, or the first of those in weights/ that `fits` accepts.
+
+    Models that search come first, because their solutions are verified.
+
+    Args:
+        name: a path or a name; None: choose.
+        device: where to compute.
+        fits: raises a `UserError` for a model that does not fit.
+        what: what is to be answered, for messages.
+
+    Raises:
+        UserError: no model fits, or there is none of that name.
+    """
+    if name is not None:
+        return load(name, device)
+    problems: list[str] = []
+    reasoners = sorted((load(shipped, device) for shipped in shipped_names()), key=lambda found: not found.searches)
+    for reasoner in reasoners:
+        try:
+            fits(reasoner)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            return reasoner
+    reasons = "".join(f"\n  {problem}" for problem in dict.fromkeys(problems))
+    raise UserError(f"{what}: none of the models in weights/ takes it. Correct it, or give --model.{reasons}")

@@ -1,0 +1,157 @@
+"""Train a small model with a few flags, each of which is an override of pretrain.py."""
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from coolname import generate_slug
+
+import pretrain
+from evaluators.loading import load
+from evaluators.reasoner import Reasoner
+from utils.errors import UserError
+from utils.hydra import compose, hydra_main
+from utils.settings import PretrainConfig
+
+TaskName = Literal["sudoku", "maze", "arithmetic", "arc"]
+_SUDOKUS = {4: "sudoku_4x4", 6: "quickstart", 9: "sudoku_9x9"}  # cells per side -> experiment
+
+
+@dataclass
+class Flags:
+    """Train a small model. Every flag becomes an override of pretrain.py, and the equivalent command is printed."""
+
+    task: TaskName = "sudoku"
+    """What to train on."""
+    epochs: int | None = None
+    """Length of training; an epoch takes each training puzzle once. Evaluated is at the end only."""
+    n_train: int | None = None
+    """Number of training puzzles."""
+    n_augmentations: int | None = None
+    """Stored copies of each training puzzle, in place of symmetries drawn anew for every example: any number of a
+    Sudoku; 0 or 7, all rotations and flips, of a maze."""
+    grid_size: int | None = None
+    """Cells per side of a Sudoku (4, 6 or 9) or a maze; of an addition, the digits of a number."""
+    batch_size: int | None = None
+    """Puzzles in a batch."""
+    lr: float | None = None
+    """Peak learning rate."""
+    seed: int | None = None
+    """Seed of the data and of the training."""
+    output: str | None = None
+    """The run folder. By default a new one in checkpoints/tiny/."""
+    overrides: Annotated[list[str], tyro.conf.Positional] = ()  # pyright: ignore[reportAssignmentType]
+    """Further overrides of pretrain.py, such as arch.hidden_size=64 device=cpu."""
+
+
+def overrides_of(flags: Flags) -> list[str]:
+    """The overrides of pretrain.py that `flags` stand for.
+
+    Raises:
+        UserError: a flag does not fit the task.
+    """
+    size = flags.grid_size
+    if flags.task == "sudoku" and size is not None and size not in _SUDOKUS:
+        raise UserError(f"--grid-size {size}: Sudokus have 4, 6 or 9 cells per side.")
+    experiments = {"sudoku": _SUDOKUS[size or 6] if flags.task == "sudoku" else "", "maze": "maze_10x10"}
+    experiments |= {"arithmetic": "arithmetic", "arc": "arc1"}
+    found = [f"experiment={experiments[flags.task]}", *_data_overrides(flags)]
+    if flags.epochs is not None:
+        found += [f"epochs={flags.epochs}", "eval_interval=null"]
+    plain = {"global_batch_size": flags.batch_size, "lr": flags.lr, "seed": flags.seed}
+    found += [f"{key}={value}" for key, value in plain.items() if value is not None]
+    output = flags.output or f"checkpoints/tiny/{flags.task}-{generate_slug(2)}"
+    return [*found, f"checkpoint_path={output}", *flags.overrides]
+
+
+def _data_overrides(flags: Flags) -> list[str]:
+    """The overrides that change what data are built."""
+    size, n_train, copies = flags.grid_size, flags.n_train, flags.n_augmentations
+    options: dict[str, Any] = {}
+    if flags.task == "arc":
+        if given := [name for name in ("grid_size", "n_train", "n_augmentations") if getattr(flags, name) is not None]:
+            raise UserError(
+                f"--{given[0].replace('_', '-')}: data sets of ARC are built by a command of their own: "
+                "python -m dataset.build_arc_dataset --help. Leave the flag out."
+            )
+        return []
+    if flags.task == "arithmetic":
+        options |= {"digits": size, "train_size": n_train}
+        if copies:
+            raise UserError(f"--n-augmentations {copies}: additions have no symmetries. Leave the flag out.")
+    else:
+        options |= {"generate": n_train}
+    if flags.task == "maze":
+        options |= {"height": size, "width": size}
+        if copies not in (None, 0, 7):
+            raise UserError(f"--n-augmentations {copies}: a maze has 7 other rotations and flips: give 0 or 7.")
+        options |= {"aug": True if copies == 7 else None}
+    if flags.task == "sudoku":
+        options |= {"num_aug": copies or None}
+    if flags.seed is not None:
+        options["seed"] = flags.seed
+    options = {key: value for key, value in options.items() if value is not None}
+    stored = [] if copies is None or flags.task == "arithmetic" else ["augmentation=null"]
+    if not options:
+        return stored
+    parts = [flags.task, *(f"{key.replace('_', '-')}-{value}" for key, value in options.items())]
+    if flags.task == "sudoku":
+        parts.insert(1, str(size or 6))
+    folder = "data/tiny/" + "-".join(parts).lower()
+    written = [f"data_builder.options.{key}={str(value).lower()}" for key, value in options.items()]
+    return [f"data_paths=[{folder}]", f"data_builder.options.output_dir={folder}", *written, *stored]
+
+
+def command(overrides: Sequence[str]) -> str:
+    """The command line of pretrain.py with these overrides."""
+    return shlex.join(["python", "pretrain.py", *overrides])
+
+
+def train(task: TaskName = "sudoku", *, overrides: Sequence[str] = (), **flags: Any) -> Reasoner:
+    """Train a small model, as the command `train` does, and load it.
+
+    Args:
+        task: what to train on.
+        overrides: further overrides of pretrain.py.
+        flags: the other fields of `Flags`: epochs, n_train, n_augmentations, grid_size, batch_size, lr, seed, output.
+
+    Returns:
+        The trained model. The files of the run lie in `reasoner.origin.path.parent`.
+
+    Raises:
+        UserError: a flag or an override does not fit.
+    """
+    unknown = sorted(set(flags) - set(Flags.__dataclass_fields__))
+    if unknown:
+        raise UserError(f"train: there is no flag {unknown[0]}; there are {', '.join(Flags.__dataclass_fields__)}.")
+    found = overrides_of(Flags(task, overrides=list(overrides), **flags))
+    print(f"the same as: {command(found)}")
+    config = compose("cfg_pretrain", found)
+    pretrain.train(config)
+    assert config.checkpoint_path is not None
+    return load(Path(config.checkpoint_path))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command: its exit status."""
+    flags = tyro.cli(Flags, prog="python -m tiny_recursive_model train", args=arguments)
+    found = overrides_of(flags)
+    print(f"the same as: {command(found)}", flush=True)
+    with _arguments(["pretrain.py", *found]):  # Hydra reads the command line itself
+        hydra_main("cfg_pretrain", PretrainConfig, pretrain.run)
+    return 0
+
+
+@contextlib.contextmanager
+def _arguments(arguments: list[str]):
+    before = sys.argv
+    sys.argv = arguments
+    try:
+        yield
+    finally:
+        sys.argv = before
