@@ -269,7 +269,7 @@ class _Slots:
         answer = done.answer
         sums = {
             "count": answer["labelled"].sum(),
-            "examples": torch.tensor(len(done), device=answer["labelled"].device),
+            "examples": torch.full((), len(done), device=answer["labelled"].device),
             "accuracy": answer["accuracy_after"][:, -1].sum(),
             "exact_accuracy": answer["exact_after"][:, -1].sum(),
             "q_halt_accuracy": answer["q_halt_right"].sum(),

@@ -1,11 +1,12 @@
 """A CUDA device without one: tensors that say they are on it, compute on the CPU, and refuse what a GPU would refuse.
 
-Within `fake_cuda()`, `x.to("cuda")` and `torch.zeros(..., device="cuda")` give a `CudaTensor`. Each operator on one runs
-twice: on fake CUDA tensors without values (torch's `FakeTensorMode`), where torch itself raises if devices mix, and on
-the CPU for the values. So a program takes its branches for CUDA, and its results can be compared with those of a CPU.
+Within `fake_cuda()`, `x.to("cuda")` and `torch.zeros(..., device="cuda")` give a `CudaTensor`. Each operator on one
+runs twice: on fake CUDA tensors without values (torch's `FakeTensorMode`), where torch itself raises if devices mix,
+and on the CPU for the values. So a program takes its branches for CUDA, and its results can be compared with those of a
+CPU.
 
-What makes the host wait for the device is noted with the place in the program: a value that the host reads, a shape that
-depends on values, and a copy to or from memory that is not pinned. In `FakeCuda.step()` it is an error.
+What makes the host wait for the device is noted with the place in the program: a value that the host reads, a shape
+that depends on values, and a copy to or from memory that is not pinned. In `FakeCuda.step()` it is an error.
 
 A plain fake tensor cannot take its place: without a GPU, the backward pass of a torch that was built for CUDA asks the
 driver about the device of such tensors and fails.
@@ -30,7 +31,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._foreach_utils import _group_tensors_by_device_and_dtype
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 ROOT = Path(__file__).resolve().parents[2]
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -56,15 +57,15 @@ class CudaTensor(torch.Tensor):
         raise AssertionError(f"{func} on a tensor of fake_cuda(), outside of it")
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
         return CUDA
 
     @property
-    def is_cuda(self) -> bool:
+    def is_cuda(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return True
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        device, dtype, _, memory_format = torch._C._nn._parse_to(*args, **kwargs)
+        device, dtype, _, memory_format = _parse_to(*args, **kwargs)
         if device is not None and device.type != "cuda":
             _current().wait("a copy to the host")
             return values_of(self).to(device, dtype or self.dtype, copy=True)
@@ -126,7 +127,12 @@ class FakeCuda(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
+        if torch.is_inference_mode_enabled():  # otherwise autograd has taken such operators apart
+            with self:
+                results = func.decompose(*args, **kwargs)
+            if results is not NotImplemented:
+                return results
+        given = [x for x in _leaves((*args, *kwargs.values())) if isinstance(x, Tensor)]
         if func in (aten._pin_memory.default, aten.pin_memory.default):
             with _plain_torch():
                 return torch.Tensor._make_subclass(_Pinned, args[0].clone())
@@ -140,20 +146,25 @@ class FakeCuda(TorchDispatchMode):
         if device is not None:
             kwargs = {**kwargs, "device": CPU}
         with _plain_torch():
-            return tree_map_only(Tensor, lambda x: _on_device(x, given), func(*args, **kwargs))
+            results = func(*args, **kwargs)
+            if isinstance(results, list | tuple):
+                return type(results)(_on_device(x, given) for x in results)
+            return _on_device(results, given)
 
     def _check(self, func: Any, args: Any, kwargs: Any, given: list[Tensor]) -> None:
         """Raise if the device would; note whether the host would wait for it."""
         if kwargs.get("generator") is not None:
             raise DevicesMix(f"{_place()}: {func} on the device draws from a generator of the CPU")
-        key = func, *_key((args, kwargs))
-        if key not in _accepted:
+        if func in _INDEXING and not isinstance(args[0], CudaTensor):
+            raise DevicesMix(f"{_place()}: a tensor of the CPU is indexed by one of the device")  # torch's fake does it
+        call = func, _seen(args), _seen(tuple(kwargs.items()))
+        if call not in _accepted:
             with torch._C._DisableTorchDispatch():
                 fake_args, fake_kwargs = tree_map_only(Tensor, self._without_values, (args, kwargs))
             try:
                 with self._fake:
                     func(*fake_args, **fake_kwargs)
-                _accepted.add(key)
+                _accepted.add(call)
             except (DataDependentOutputException, DynamicOutputShapeException):
                 self.wait(f"{func} depends on values")
             except RuntimeError as error:
@@ -189,6 +200,8 @@ def fake_cuda() -> Iterator[FakeCuda]:
         torch.__future__.set_swap_module_params_on_conversion(before)
 
 
+_parse_to: Any = torch._C._nn._parse_to  # pyright: ignore[reportAttributeAccessIssue]
+_INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 _COPIES = (aten._to_copy.default, aten.copy_.default)
 _devices: list[FakeCuda] = []
 # The calls that torch has accepted on fake tensors, so that it is asked once about the same call.
@@ -212,30 +225,41 @@ def _plain_torch() -> Iterator[None]:
         yield
 
 
-def _grouped(lists: list[list[Tensor]], *args: Any) -> Any:
+def _grouped(lists: Any, *args: Any) -> Any:
     """torch's function, which is written in C++ and sees the device of the values."""
-    groups = _group_tensors_by_device_and_dtype(lists, *args)
+    groups: dict[Any, Any] = _group_tensors_by_device_and_dtype(lists, *args)
     return {(found[0][0].device, dtype): (found, index) for (_, dtype), (found, index) in groups.items()}
 
 
-def _key(arguments: Any) -> tuple[Any, ...]:
-    """What `FakeTensorMode` sees of the arguments of an operator."""
-    leaves, structure = tree_flatten(arguments)
-    seen = ((isinstance(x, CudaTensor), x.dtype, x.shape, x.stride()) if isinstance(x, Tensor) else x for x in leaves)
-    return structure, *(value if isinstance(value, tuple) else (type(value), value) for value in seen)
+def _leaves(arguments: Any) -> Iterator[Any]:
+    """The arguments of an operator, whose lists are flat. Much faster than torch's function for trees."""
+    for x in arguments:
+        if isinstance(x, list | tuple):
+            yield from x
+        else:
+            yield x
+
+
+def _seen(x: Any) -> Any:
+    """What torch sees of an argument of an operator when it runs on fake tensors."""
+    if isinstance(x, Tensor):
+        return isinstance(x, CudaTensor), x.dtype, x.shape, x.stride()
+    return tuple(map(_seen, x)) if isinstance(x, list | tuple) else (type(x), x)
 
 
 def _is_cuda(device: torch.device | None) -> bool:
     return device is not None and device.type == "cuda"
 
 
-def _on_device(x: Tensor, given: list[Tensor]) -> Tensor:
+def _on_device(x: Any, given: list[Tensor]) -> Any:
     """A result of an operator on the device; a tensor that it has written to stays what it was."""
-    return x if any(x is other for other in given) else torch.Tensor._make_subclass(CudaTensor, x)
+    if not isinstance(x, Tensor) or any(x is other for other in given):
+        return x
+    return torch.Tensor._make_subclass(CudaTensor, x)
 
 
 def _called_by_backward() -> bool:
-    """Whether the C++ code of the backward pass asks for a tensor: it sees the device of the values, which is the CPU."""
+    """Whether the C++ code of the backward pass asks for a tensor; it sees the device of the values, the CPU."""
     frame = sys._getframe(2)
     while frame.f_back is not None and any(name in frame.f_code.co_filename for name in _HELPERS):
         frame = frame.f_back
@@ -247,7 +271,8 @@ def _place() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         file = Path(frame.f_code.co_filename)
-        if file.is_relative_to(ROOT) and ".venv" not in file.parts and file != Path(__file__):
+        here = file.parent == Path(__file__).parent and not file.name.startswith("test_")
+        if file.is_relative_to(ROOT) and ".venv" not in file.parts and not here:
             return f"{file.relative_to(ROOT)}: {frame.f_code.co_qualname.split('.<')[0]}"
         frame = frame.f_back
     return "torch"

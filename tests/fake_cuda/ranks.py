@@ -90,7 +90,9 @@ def two_ranks(device: FakeCuda) -> Iterator[dict[str, int]]:
     """Within the block this process is rank 0 of two. Yields how often each collective is called."""
     collectives = _Collectives(device)
     used = [name for name in dir(collectives) if not name.startswith("_") and name != "sent"]
-    replaced = {name: getattr(collectives, name) for name in used} | {name: _refused(name) for name in _UNUSED}
+    replaced: dict[str, Any] = {name: getattr(collectives, name) for name in used} | {
+        name: _refused(name) for name in _UNUSED
+    }
     with patch.multiple(dist, **replaced):
         yield collectives.sent
 

@@ -29,13 +29,16 @@ WAITS = {
             "which examples have finished decides which ones take their slots; the host reads it once a step"
         ),
         "evaluators/answers.py: _Slots._place": "the rows of new examples and of their slots, two numbers for each",
-        "evaluators/answers.py: _Slots._shrink": "the slots that stay when no example waits any more",
         "evaluators/answers.py: _Slots._keep": "the slots that have finished and their rows, known only to the host",
         "utils/distributed.py: SummedScalars.read": "the sums of a whole set",
+    },
+    "last examples": {
+        "evaluators/answers.py: _Slots._shrink": "the slots that stay when no example waits any more",
     },
     "ARC": {
         "evaluators/arc.py: ARC.update_batch": "votes are counted in dictionaries of the host, from finished answers",
     },
+    "ARC of several ranks": {"evaluators/arc.py: ARC.result": "rank 0 collects the votes, once an evaluation"},
     "saved outputs": {
         "evaluators/evaluation.py: evaluate_set": "outputs that eval_save_outputs names are kept for a file",
     },
@@ -45,8 +48,10 @@ WAITS = {
     },
     "language": {
         "evaluators/language.py: evaluate_language": "a batch is copied, once for all its steps",
-        "models/text/model.py: TextModel.answers": "the steps end when all positions have settled, which may save most",
         "utils/distributed.py: SummedScalars.read": "the sums over the held-out text",
+    },
+    "language of several steps": {
+        "models/text/model.py: TextModel.answers": "the steps end when all positions have settled, which saves most"
     },
     "search": {
         "evaluators/search.py: _Search._fill": "the clues of a puzzle that takes a slot",
@@ -63,4 +68,5 @@ WAITS = {
 def check_waits(device: FakeCuda, *parts: str) -> None:
     """Assert that the program waited at all the places of these parts, and nowhere else."""
     found = {place for place in device.waits if not place.startswith(("tests/", "torch"))}
-    assert found == {place for part in parts for place in WAITS[part]}
+    justified = {place for part in parts for place in WAITS[part]}
+    assert found == justified, f"not justified: {sorted(found - justified)}; not met: {sorted(justified - found)}"
