@@ -53,7 +53,9 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 class BenchConfig(PretrainConfig):
     """The settings of pretrain.py, and what to time."""
 
-    sections = {"what to time": "repeats plain parts seq_len vocab_size trace output"} | PretrainConfig.sections
+    sections = {
+        "what to time": "repeats plain parts seq_len vocab_size matmul_size trace output"
+    } | PretrainConfig.sections
 
     repeats: int = Field(default=5, ge=1)
     """Timed steps of each kind; the kinds alternate."""
@@ -67,6 +69,8 @@ class BenchConfig(PretrainConfig):
     """Sequence length of random tokens if data_paths does not exist. null: that of the published data set."""
     vocab_size: int | None = Field(default=None, ge=2)
     """Vocabulary size of random tokens. null: that of the published data set."""
+    matmul_size: int | None = Field(default=None, ge=1)
+    """Rows and columns of the matrix product beside the steps. null: 8192 on CUDA, 4096 on MPS, 2048 on a CPU."""
     trace: str | None = None
     """Write a profile of one training step to this file (chrome://tracing, ui.perfetto.dev). null: none."""
     output: str | None = None
@@ -119,7 +123,7 @@ class Bench:
 
     def matmul_rate(self) -> float:
         """FLOP/s of a square matrix product in the dtype of the run, best of ten, summed over all processes."""
-        n = MATMUL_SIZE[self.device.type]
+        n = self.config.matmul_size or MATMUL_SIZE[self.device.type]
         a, b = (torch.randn(n, n, dtype=DTYPES[self.machine.dtype], device=self.device) for _ in range(2))
         return self.ranks.world_size * 2 * n**3 / min(self.time(lambda: a @ b) for _ in range(10))
 
