@@ -63,7 +63,7 @@ def load_tensors(path: Path, mend: str = "Take another copy of it.") -> dict[str
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # besides SafetensorError, of dtypes that torch does not have
         raise DamagedFileError(f"{path} is corrupted or no safetensors file ({error}). {mend}") from None

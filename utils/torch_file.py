@@ -6,6 +6,7 @@ values, a bytearray can be made by its length alone. The archives have a checksu
 before anything is loaded; files from torch before 1.6 have none.
 """
 
+import errno
 import hashlib
 import pickle
 import pickletools
@@ -19,6 +20,7 @@ from utils.errors import DamagedFileError
 from utils.files import check_regular_file
 
 _MAKES_BYTES = {"builtins bytearray", "__builtin__ bytearray"}
+_OF_DAMAGE = (None, errno.EINVAL)  # numbers of OSErrors of a damaged archive, such as a place before its start
 _CHUNK = 1 << 22  # bytes read at once
 _PICKLES_BEFORE_1_6 = 5  # magic number, version, system, content and keys of the storages
 
@@ -46,9 +48,11 @@ def load_torch_file(path: Path, mend: str, compare_checksums: bool = True) -> An
             _read_all_parts(path)
         if reason is None:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
+        if isinstance(error, OSError) and error.errno not in _OF_DAMAGE:
+            raise
         reason = _reason(error)
     raise DamagedFileError(f"{path} is corrupted or no checkpoint ({reason}). {mend}")
 

@@ -6,16 +6,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from models.factory import comparable_config, complete_arch, make_head
 from models.losses import ACTLossHead
 from models.pretrained import load_model, open_checkpoint, start_from_weights
 from tests.models.small import small_batch
-from utils.checkpoint import save_weights
+from tests.runs import different
+from utils.checkpoint import load_weights, published_weights, save_weights
+from utils.checkpoint_pair import write_pair
 from utils.config import read_yaml, validate
 from utils.errors import UserError
 from utils.machine import choose_machine
-from utils.settings import ArchConfig
+from utils.safetensors_file import save_tensors
+from utils.settings import RESOLVED, ArchConfig
 
 ARCH: dict[str, Any] = {
     "name": "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1",
@@ -148,3 +152,71 @@ def test_the_published_configuration_is_read(tmp_path: Path):
     write_run(tmp_path / "run", seq_len=SEQ_LEN)
     assert read_yaml(tmp_path / "run" / "all_config.yaml")["arch"] == ARCH
     assert open_checkpoint(tmp_path / "run").seq_len == SEQ_LEN
+
+
+# -- safetensors -------------------------------------------------------------------------------------------------------
+
+
+def test_safetensors_are_opened_like_the_published_format(tmp_path: Path):
+    run = tmp_path / "run"
+    head = write_run(run)
+    path = run / "model.safetensors"
+    save_tensors(path, load_weights(run / "step_10"))
+    said: list[str] = []
+    checkpoint = open_checkpoint(path, say=said.append)
+    assert different(checkpoint.weights, open_checkpoint(run / "step_10").weights) == []
+    assert different(load_model(checkpoint, MACHINE, SEQ_LEN).state_dict(), head.state_dict()) == []
+    new = make_head(arch(), VOCAB, SEQ_LEN, PUZZLES)
+    start_from_weights(new, path, arch(), say=said.append)
+    assert different(new.state_dict(), head.state_dict()) == []
+    assert said == []
+
+    for step in (3, 10):
+        (run / f"step_{step}").unlink()
+    assert open_checkpoint(run).path == path
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match="model.safetensors is corrupted .*Load another step"):
+        open_checkpoint(path)
+
+
+def test_weights_without_a_checksum_are_loaded_and_named(tmp_path: Path):
+    run = tmp_path / "run"
+    head = write_run(run)
+    save_file(dict(head.state_dict()), run / "model.safetensors")
+    torch.save(head.state_dict(), run / "old", _use_new_zipfile_serialization=False)
+    for name in ("model.safetensors", "old"):
+        said: list[str] = []
+        assert different(open_checkpoint(run / name, say=said.append).weights, head.state_dict()) == []
+        assert said == [f"note: {run / name} has no checksum, so damage to it would not be noticed"]
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_gives_its_newest_whole_weights(tmp_path: Path):
+    write_run(tmp_path / "run")
+    content = (tmp_path / "run" / "step_10").read_bytes()
+    (tmp_path / "run" / "step_10").write_bytes(content[: len(content) // 2])
+    said: list[str] = []
+    assert open_checkpoint(tmp_path / "run", say=said.append).path.name == "step_3"
+    assert "step_10 is corrupted" in said[0]
+    with pytest.raises(UserError, match="step_10 is corrupted"):
+        open_checkpoint(tmp_path / "run" / "step_10")
+
+
+@pytest.mark.parametrize("damage", [b"arch: [", b"", b"# crc32 00000000 of the lines below\narch: {}\n"])
+def test_a_damaged_configuration_is_taken_from_the_train_state(tmp_path: Path, damage: bytes):
+    run = tmp_path / "run"
+    head = write_run(run, seed=5)
+    (run / "all_config.yaml").write_bytes(damage)
+    with pytest.raises(UserError, match="all_config.yaml"):
+        open_checkpoint(run)
+    config = {"arch": ARCH, "seed": 5, RESOLVED: {"device": "cpu"}}
+    write_pair(run, 12, published_weights(head), {"step": 12, "config": config}, keep=1)
+    said: list[str] = []
+    checkpoint = open_checkpoint(run / "step_3", say=said.append)
+    assert checkpoint.config == {"arch": ARCH, "seed": 5}
+    assert "all_config.yaml" in said[0]
+    assert "so the configuration is taken from" in said[0]
+    assert "step_12_train_state.pt" in said[0]

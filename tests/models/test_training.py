@@ -19,6 +19,7 @@ from models.losses import ACTLossHead
 from models.training import TrainState
 from tests.models.small import ARCHITECTURES, set_q, small_batch, small_model, spread_q, train_state
 from tests.ranks import on_two_ranks
+from tests.runs import different
 from utils.checkpoint import (
     load_train_state,
     load_weights,
@@ -464,3 +465,12 @@ def test_metrics_are_means_over_the_slots_that_halted():
         assert metrics == pytest.approx(expected)
         counts.add(count)
     assert len(counts) > 1
+
+
+def test_a_saved_state_does_not_change_when_training_goes_on():
+    state = state_of(ema=True)
+    train(state, 1, 2)
+    saved = state.state_dict()
+    before = copy.deepcopy(saved)
+    train(state, 3, 4)
+    assert different(before, saved) == []
