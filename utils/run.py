@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from torch import nn
+from torch import Tensor, nn
 
 from utils.checkpoint import (
     check_fits,
@@ -26,11 +26,12 @@ from utils.checkpoint import (
 )
 from utils.config import write_yaml
 from utils.distributed import Ranks, barrier, broadcast_object
+from utils.divergence import check_finite
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
 from utils.machine import Machine
-from utils.run_folder import RunPlan, check_same_run, plan_run
+from utils.run_folder import RunPlan, check_same_run, plan_run, skipped_steps
 from utils.settings import RESOLVED, TrainingConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -52,6 +53,8 @@ class Training(Protocol):
     def ranks(self) -> Ranks: ...
 
     def averaged(self) -> AbstractContextManager[None]: ...
+
+    def lasting_tensors(self) -> dict[str, Tensor]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -118,6 +121,8 @@ def plan_on_main(
             folder, name = config.checkpoint_path, config.run_name
             project = config.project_name or project
             plan = plan_run(config.load_checkpoint, folder, project, name, kind, config.model_dump(), comparable)
+            if plan.resume is not None:
+                plan = replace(plan, skipped=skipped_steps(plan.folder) | skipped_steps(plan.resume[0]))
         except UserError as error:
             plan = error
     plan = broadcast_object(plan)
@@ -216,7 +221,12 @@ def save(config: TrainingConfig, state: Training, plan: RunPlan, more: dict[str,
     Args:
         config, state, plan: the run.
         more: further plain values and tensors that resuming needs, under names not used by `state.state_dict()`.
+
+    Raises:
+        Diverged: the state is not finite; nothing is written.
     """
+    tensors = state.lasting_tensors()
+    check_finite(state.step, tensors, next(iter(tensors.values())).device)
     content = state.state_dict()
     if state.ranks.is_main:
         with state.averaged():
