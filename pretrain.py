@@ -20,6 +20,7 @@ from models.pretrained import start_from_weights
 from models.training import PuzzleEmbRates, TrainState
 from utils.background_writer import BackgroundWriter
 from utils.distributed import broadcast_module, launched_ranks, process_group
+from utils.divergence import explained_divergence, largest_loss, train_through
 from utils.hydra import hydra_main
 from utils.run import check_batch_size, format_metrics, open_log, plan_on_main, prepare_job, resume, save
 from utils.schedule import StepReader, make_schedule, say_if_short
@@ -64,7 +65,7 @@ def train(config: PretrainConfig) -> None:
         head.to(device)
         puzzle_emb = PuzzleEmbRates(config.puzzle_emb_lr, config.puzzle_emb_weight_decay)
         warmup_steps, frozen = config.lr_warmup_steps, config.freeze_weights
-        state = TrainState(head, config, ranks, schedule.total_steps, warmup_steps, puzzle_emb, freeze_weights=frozen)
+        state = TrainState(head, config, ranks, schedule.total_steps, warmup_steps, puzzle_emb, frozen, plan.skipped)
         if plan.resume is not None:
             # data that are known to be the same may lie elsewhere
             fixed = KEYS_FIXED_ON_RESUME + (() if data.check_same(plan.resume[0]) else ("data_paths",))
@@ -94,9 +95,9 @@ def train(config: PretrainConfig) -> None:
         # -- the loop: step, evaluate, log, save
         workers = config.num_workers if config.num_workers is not None else int(device.type == "cuda")
         feed = device_batches(data.batches, steps, device, resident, workers)
-        reader = StepReader({"examples": size}, step_flops, device)
+        reader = StepReader({"examples": size}, step_flops, device, largest_loss(config, shape.vocab_size))
         metrics: dict[str, float] = {}
-        with log, BackgroundWriter() as writer:
+        with log, explained_divergence(config, plan, data.batches.names, ranks), BackgroundWriter() as writer:
             for step, batch in zip(steps, feed, strict=True):
                 writer.check()
                 reader.data_ready()
@@ -128,7 +129,7 @@ def train(config: PretrainConfig) -> None:
 
 def run(config: PretrainConfig) -> None:
     """Run one Hydra job."""
-    train(prepare_job(config))
+    train_through(train, prepare_job(config), launched_ranks().say)
 
 
 if __name__ == "__main__":

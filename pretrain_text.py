@@ -6,10 +6,12 @@
 Settings: docs/configuration.md, or --help. `train` is the whole run, from top to bottom.
 """
 
+from functools import partial
+
 import torch
 
 from dataset.text.feed import text_feed
-from dataset.text.opening import open_text, plan_rows, project_name
+from dataset.text.opening import open_text, plan_rows, project_name, row_names
 from evaluators.language import evaluate_language
 from models.acceleration import accelerate
 from models.factory import comparable_config, count_parameters, make_head, resolve_arch
@@ -18,6 +20,7 @@ from models.text.loss import TextLossHead
 from models.training import TrainState
 from utils.background_writer import BackgroundWriter
 from utils.distributed import broadcast_module, launched_ranks, process_group
+from utils.divergence import explained_divergence, largest_loss, train_through
 from utils.hydra import hydra_main
 from utils.run import check_batch_size, format_metrics, open_log, plan_on_main, prepare_job, resume, save
 from utils.schedule import StepReader, make_schedule, say_if_short
@@ -61,7 +64,7 @@ def train(config: TextConfig) -> None:
         keep = head.model.config.halt_max_steps  # optimizer steps on each batch
         schedule = make_schedule(config, *plan_rows(config, keep))
         warmup_steps = round(config.lr_warmup_ratio * schedule.total_steps)
-        state = TrainState(head, config, ranks, schedule.total_steps, warmup_steps)
+        state = TrainState(head, config, ranks, schedule.total_steps, warmup_steps, skipped=plan.skipped)
         if plan.resume is not None:
             saved = resume(state, plan, config, KEYS_FIXED_ON_RESUME, comparable_config, say)
             text.batches.load_state_dict(saved["text"])
@@ -82,9 +85,10 @@ def train(config: TextConfig) -> None:
         # -- the loop: step, evaluate, log, save
         workers = config.num_workers if config.num_workers is not None else int(device.type == "cuda")
         feed = text_feed(text.batches, steps, keep, device, workers)
-        reader = StepReader({"tokens": size * config.seq_len}, 0, device)
+        reader = StepReader({"tokens": size * config.seq_len}, 0, device, largest_loss(config, vocab_size))
         metrics: dict[str, float] = {}
-        with log, BackgroundWriter() as writer:
+        names = partial(row_names, size=size, keep=keep)
+        with log, explained_divergence(config, plan, names, ranks), BackgroundWriter() as writer:
             for step, batch, position in feed:
                 writer.check()
                 reader.data_ready()
@@ -110,7 +114,7 @@ def train(config: TextConfig) -> None:
 
 def run(config: TextConfig) -> None:
     """Run one Hydra job."""
-    train(prepare_job(config))
+    train_through(train, prepare_job(config), launched_ranks().say)
 
 
 if __name__ == "__main__":

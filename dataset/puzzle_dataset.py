@@ -232,6 +232,21 @@ class TrainBatches:
         """The examples in this rank's rows of the batch of `step`: int64 [rows], numbered across all shards."""
         return self._examples(step)[self.rows]
 
+    def names(self, step: int) -> list[str]:
+        """Which examples the global batch of `step` holds: file, row and puzzle, for messages.
+
+        A slot takes its example only if it has halted before.
+        """
+        names = []
+        for example in self._examples(step).tolist():
+            index = int(np.searchsorted(self._shard_ends, example, side="right"))
+            shard, source = self.shards[index]
+            row = example - (int(self._shard_ends[index - 1]) if index else 0)
+            puzzle = int(np.searchsorted(shard.puzzle_indices, row, side="right")) - 1
+            identifier = int(shard.puzzle_identifiers[puzzle])
+            names.append(f"{source.root}/{self.split.split}/{shard.name} row {row} (puzzle id {identifier})")
+        return names
+
     def augmented(self, step: int, inputs: Tensor, labels: Tensor, prepared: Tensor | None) -> tuple[Tensor, Tensor]:
         """The augmented inputs and labels of this rank's rows of the batch of `step`, on the device of the arguments.
 

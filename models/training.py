@@ -1,6 +1,6 @@
 """The state of a training run, and one training step; both training programs use it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -43,6 +43,14 @@ class StepMetrics:
         return metrics | {name: float(value) for name, value in self._extra.items()}
 
 
+class SkippedStep:
+    """In the place of the metrics of a step that is left out."""
+
+    def read(self) -> dict[str, float]:
+        """The one metric of such a step, which has no losses."""
+        return {"train/skipped": 1.0}
+
+
 class PuzzleEmbRates(NamedTuple):
     """How the rows of the puzzle embedding are trained: by sign descent (`models.sparse_embedding.SparseSignSGD`)."""
 
@@ -71,6 +79,7 @@ class TrainState:
         warmup_steps: int = 0,
         puzzle_emb: PuzzleEmbRates = UNTRAINED,
         freeze_weights: bool = False,
+        skipped: Collection[int] = (),
     ):
         """Create the state before the first step.
 
@@ -82,13 +91,14 @@ class TrainState:
             warmup_steps: steps at the start in which the learning rate rises.
             puzzle_emb: how the puzzle embedding is trained, if there is one.
             freeze_weights: train only the puzzle embedding.
+            skipped: steps to leave out: they count, but change nothing.
 
         Raises:
             UserError: there is nothing to train.
         """
         self.head, self.config, self.ranks = head, config, ranks
         self.total_steps, self.warmup_steps, self.puzzle_emb = total_steps, warmup_steps, puzzle_emb
-        self.step = 0
+        self.step, self.skipped = 0, skipped
         self.carries: list[Carry] = []
         if freeze_weights:
             head.requires_grad_(False)
@@ -133,9 +143,11 @@ class TrainState:
         """One optimizer step on this rank's rows, and its metrics (see `StepMetrics.read`)."""
         return self.launch_step(batch).read()
 
-    def launch_step(self, batch: dict[str, Tensor]) -> StepMetrics:
+    def launch_step(self, batch: dict[str, Tensor]) -> StepMetrics | SkippedStep:
         """One optimizer step on this rank's rows, without waiting for the device."""
         self.step += 1
+        if self.step in self.skipped:
+            return SkippedStep()
         if not self.carries:
             self.carries = [self.head.initial_carry(micro) for micro in self._micro_batches(batch)]
         draws = self._micro_batches(self._draws(batch["inputs"].device))
@@ -190,6 +202,18 @@ class TrainState:
         return {name: to_device(value[rows], device) for name, value in drawn.items()}
 
     # -- saving and resuming ----------------------------------------------------------------------------------------
+
+    def lasting_tensors(self) -> dict[str, Tensor]:
+        """The weights and buffers, their averages and the state of the optimizer, on their device, by what they are."""
+        tensors = dict(self.head.state_dict())
+        if self.ema is not None:
+            tensors |= {f"the average of {name}": value for name, value in self.ema.shadow.items()}
+        if self.dense is not None:
+            for name, p in self.parameters.items():
+                for key, value in self.dense.state.get(p, {}).items():
+                    if isinstance(value, Tensor):
+                        tensors[f"{key} of the optimizer for {name}"] = value
+        return tensors
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resume needs besides the weights file, on the CPU, independent of the number of ranks.

@@ -15,18 +15,19 @@ from typing import Any, Protocol, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from torch import nn
+from torch import Tensor, nn
 
 from utils.background_writer import BackgroundWriter
 from utils.checkpoint import check_fits, published_weights, weights_path
 from utils.checkpoint_pair import load_pair, write_pair
 from utils.config import write_yaml
 from utils.distributed import Ranks, broadcast_object
+from utils.divergence import check_finite
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
 from utils.machine import Machine
-from utils.run_folder import RunPlan, check_same_run, plan_run
+from utils.run_folder import RunPlan, check_same_run, plan_run, skipped_steps
 from utils.settings import RESOLVED, TrainingConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -48,6 +49,8 @@ class Training(Protocol):
     def ranks(self) -> Ranks: ...
 
     def averaged(self) -> AbstractContextManager[None]: ...
+
+    def lasting_tensors(self) -> dict[str, Tensor]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -115,6 +118,8 @@ def plan_on_main(
             project = config.project_name or project
             values = config.model_dump()
             plan = plan_run(config.load_checkpoint, folder, project, name, kind, values, comparable, ranks.say)
+            if plan.resume is not None:
+                plan = replace(plan, skipped=skipped_steps(plan.folder) | skipped_steps(plan.resume[0]))
         except UserError as error:
             plan = error
     plan = broadcast_object(plan)
@@ -223,8 +228,11 @@ def save(
         more: further plain values that resuming needs, under names not used by `state.state_dict()`.
 
     Raises:
+        Diverged: the state is not finite; nothing is written.
         UserError: the last checkpoint could not be written.
     """
+    tensors = state.lasting_tensors()
+    check_finite(state.step, tensors, next(iter(tensors.values())).device)
     if state.ranks.is_main:
         writer.wait()  # before the copies are made, so that there is only one checkpoint in memory
     content = state.state_dict()

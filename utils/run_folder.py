@@ -15,12 +15,15 @@ from utils.errors import UserError
 from utils.file_names import safe_path
 from utils.logging import new_wandb_id
 from utils.settings import RESOLVED
+from utils.text_files import read_json
 
 RUNS = Path("checkpoints")
+DIVERGENCES_FILE = "divergences.json"  # when the run diverged, and which steps it leaves out (`utils.divergence`)
 # keys that say where, how and how far to run, but do not affect what is computed
 NOT_COMPUTED = {
     "load_checkpoint", "run_name", "project_name", "checkpoint_path",
     "device", "wandb_mode", "num_workers", "data_on_device", "token_cache", "max_steps",
+    "on_divergence", "divergence_factor",
 }  # fmt: skip
 
 
@@ -36,6 +39,7 @@ class RunPlan:
     weights: Path | None = None  # weights to start a new run from
     note: str = ""
     resolved: dict[str, str] = field(default_factory=dict)  # device and forward_dtype that the run computes with
+    skipped: frozenset[int] = frozenset()  # steps to leave out, because the run diverged there
 
     @property
     def source(self) -> Path | None:
@@ -197,6 +201,31 @@ def _is_only_longer(key: str, before: Mapping[str, Any], now: Mapping[str, Any])
     """Whether a changed key only lengthens a run: all steps so far had the learning rates of the longer run."""
     constant = before.get("lr_min_ratio") == now.get("lr_min_ratio") == 1 and not now.get("lr_warmup_ratio")
     return key in ("epochs", "max_sequences") and constant and key in before and now[key] > before[key]
+
+
+def read_divergences(folder: Path) -> list[dict[str, Any]]:
+    """What `utils.divergence` has recorded in a run folder, in order; empty if the run has never diverged.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    path = folder / DIVERGENCES_FILE
+    if not path.exists():
+        return []
+    mend = "Remove it: then the run leaves out no steps until it diverges again."
+    entries = read_json(path, mend)
+    keys = {"first": int, "last": int, "skipped": bool}
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and all(type(entry.get(key)) is kind for key, kind in keys.items()) for entry in entries
+    ):
+        raise UserError(f"{path}: expected a list of objects with first, last and skipped. {mend}")
+    return entries
+
+
+def skipped_steps(folder: Path) -> frozenset[int]:
+    """The steps that the run in `folder` leaves out, because it diverged there before."""
+    ranges = [range(entry["first"], entry["last"] + 1) for entry in read_divergences(folder) if entry["skipped"]]
+    return frozenset(step for steps in ranges for step in steps)
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], fixed: tuple[str, ...]) -> list[str]:

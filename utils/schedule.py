@@ -1,6 +1,5 @@
 """When a training run evaluates, saves and ends; and reading the metrics of a step without making the device wait."""
 
-import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from utils.errors import UserError
+from utils.divergence import LossWatch
 from utils.optimizers import learning_rate
 from utils.perf import StepTimer
 from utils.settings import TrainingConfig
@@ -115,11 +114,13 @@ class StepReader:
     Args:
         amounts, flops: amounts and operations per step (see `StepTimer`).
         device: where the steps run; on the CPU a step is read at once, since there is nothing to wait for.
+        limit: the largest token loss (see `LossWatch`).
     """
 
-    def __init__(self, amounts: dict[str, float], flops: float, device: torch.device):
+    def __init__(self, amounts: dict[str, float], flops: float, device: torch.device, limit: float | None = None):
         self._timer, self._lag = StepTimer(amounts, flops, device), int(device.type != "cpu")
         self._unread: list[tuple[int, Measured]] = []
+        self._watch = LossWatch(limit)
 
     def data_ready(self) -> None:
         """Record that the batch of the next step has arrived."""
@@ -138,23 +139,10 @@ class StepReader:
         """(step, metrics, perf) of each step that can be read without waiting, or of all launched steps.
 
         Raises:
-            UserError: the loss of a step is not finite.
+            Diverged: the loss of a step is not finite, or has exploded.
         """
         while len(self._unread) > (0 if all_steps else self._lag):
             step, measured = self._unread.pop(0)
             metrics, perf = measured.read(), self._timer.step_done()
-            check_finite(metrics, step)
+            self._watch.check(step, metrics)
             yield step, metrics, perf
-
-
-def check_finite(metrics: dict[str, float], step: int) -> None:
-    """Stop a run that has diverged.
-
-    Raises:
-        UserError: the loss is not finite.
-    """
-    if not math.isfinite(metrics["train/lm_loss"]):
-        raise UserError(
-            f"the loss is {metrics['train/lm_loss']} at step {step}: training has diverged. Try a lower lr, a longer "
-            "warm-up or grad_clip_norm=1.0. Earlier checkpoints are untouched."
-        )

@@ -135,6 +135,10 @@ class TrainingConfig(OptimizationConfig):
     """Also save a checkpoint after every so many steps. null: do not."""
     keep_train_states: int = Field(default=2, ge=1)
     """Number of train states to keep; older ones are deleted. Weights are never deleted."""
+    on_divergence: Literal["stop", "skip"] = "stop"
+    """If the loss is not finite or explodes: stop, or go back to the last checkpoint and leave those batches out."""
+    divergence_factor: float | None = Field(default=4.0, gt=1)
+    """The loss explodes if it exceeds that of guessing this many times for 100 steps. null: only if not finite."""
     wandb_mode: WandbMode | None = None
     """How to log to W&B. null: WANDB_MODE, else online if you are logged in, else disabled."""
     device: DeviceName = "auto"
@@ -170,7 +174,7 @@ class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1
         "puzzle_emb_weight_decay grad_clip_norm grad_accum_steps activation_checkpointing ema ema_rate freeze_weights "
         "seed",
         "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
-        "keep_train_states show_example wandb_mode",
+        "keep_train_states on_divergence divergence_factor show_example wandb_mode",
         "the machine": "device compile matmul_precision deterministic data_on_device num_workers",
     }
 
@@ -251,7 +255,7 @@ class TextConfig(
         "optimization": "optimizer lr lr_min_ratio lr_warmup_ratio beta1 beta2 weight_decay grad_clip_norm "
         "grad_accum_steps activation_checkpointing ema ema_rate seed",
         "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
-        "keep_train_states wandb_mode",
+        "keep_train_states on_divergence divergence_factor wandb_mode",
         "the machine": "device compile matmul_precision deterministic num_workers",
     }
 

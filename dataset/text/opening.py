@@ -94,6 +94,12 @@ def plan_rows(config: TextConfig, keep: int) -> tuple[int, ComputedSteps]:
     return batches * keep, ComputedSteps(evaluations, lambda number: -(-number * interval // size) * keep)
 
 
+def row_names(step: int, size: int, keep: int) -> list[str]:
+    """The rows of the batch of `step`, numbered from 1 over the whole run as in train/sequences."""
+    first = (step - 1) // keep * size
+    return [f"row {number} of the run" for number in range(first + 1, first + size + 1)]
+
+
 def _open_documents(config: TextConfig, ranks: Ranks) -> tuple[Documents, Documents]:
     """The training and the held-out documents."""
     if not ranks.is_main:
