@@ -37,11 +37,12 @@ def save_weights(folder: Path, step: int, head: nn.Module) -> None:
     _save({COMPILED_PREFIX + name: value for name, value in head.state_dict().items()}, weights_path(folder, step))
 
 
-def save_train_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
-    """Write the train state of `step`, then delete all but the `keep` newest train states (never any weights)."""
+def save_train_state(folder: Path, step: int, state: dict[str, Any], keep: int | None = None) -> None:
+    """Write the train state of `step`, then delete all but the `keep` newest train states (None: delete none)."""
     _save({"version": TRAIN_STATE_VERSION, **state}, train_state_path(folder, step))
-    for old in _train_state_steps(folder)[:-keep]:
-        train_state_path(folder, old).unlink()
+    if keep is not None:
+        for old in train_state_steps(folder)[:-keep]:
+            train_state_path(folder, old).unlink()
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -80,7 +81,7 @@ def load_train_state(path: Path) -> dict[str, Any]:
 
 def latest_step(folder: Path) -> int | None:
     """The newest step in `folder` that can be resumed, or None if there is none."""
-    steps = [step for step in _train_state_steps(folder) if weights_path(folder, step).exists()]
+    steps = [step for step in train_state_steps(folder) if weights_path(folder, step).exists()]
     return steps[-1] if steps else None
 
 
@@ -90,7 +91,7 @@ def latest_weights(folder: Path) -> Path:
     Raises:
         UserError: the folder holds no weights.
     """
-    steps = [int(path.name[5:]) for path in folder.glob("step_*") if path.name[5:].isdigit()]
+    steps = weights_steps(folder)
     if not steps:
         raise UserError(f"load_checkpoint={folder}: there is no step_<N> in this folder.")
     return weights_path(folder, max(steps))
@@ -148,7 +149,13 @@ def _holds_its_values(value: Tensor) -> bool:
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
-def _train_state_steps(folder: Path) -> list[int]:
+def weights_steps(folder: Path) -> list[int]:
+    """The steps of the weights in `folder`, in order."""
+    return sorted(int(path.name[5:]) for path in folder.glob("step_*") if path.name[5:].isdigit())
+
+
+def train_state_steps(folder: Path) -> list[int]:
+    """The steps of the train states in `folder`, in order."""
     pattern = re.compile(rf"step_(\d+){re.escape(TRAIN_STATE_SUFFIX)}")
     matches = (pattern.fullmatch(path.name) for path in folder.glob("step_*"))
     return sorted(int(match[1]) for match in matches if match)

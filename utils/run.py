@@ -25,13 +25,15 @@ from utils.checkpoint import (
     weights_path,
 )
 from utils.config import write_yaml
-from utils.distributed import Ranks, barrier, broadcast_object
+from utils.distributed import Ranks, barrier, broadcast_object, errors_of_rank_0
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
 from utils.machine import Machine
-from utils.run_folder import RunPlan, check_same_run, plan_run
+from utils.run_control import RunControl
+from utils.run_folder import RunPlan, check_same_run, plan_again, plan_run
 from utils.settings import RESOLVED, TrainingConfig
+from utils.shared_folder import check_shared
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 Say = Callable[[str], None]
@@ -97,33 +99,41 @@ def check_batch_size(config: TrainingConfig, ranks: Ranks) -> None:
 
 
 def plan_on_main(
-    config: TrainingConfig, project: str, machine: Machine, comparable: Comparable, ranks: Ranks
+    config: TrainingConfig, project: str, machine: Machine, comparable: Comparable, control: RunControl
 ) -> RunPlan:
-    """Call `plan_run` on rank 0 and return its plan on every rank. Collective.
+    """Call `plan_run` on rank 0, lock the run folder, and return the plan on every rank. Collective.
 
     Args:
         config: the configuration of the run.
         project: project name if the configuration gives none.
         machine: what the run computes on; the plan keeps it for the files of the run.
         comparable: see `Comparable`.
-        ranks: the rank of this process.
+        control: the block of the run, which holds the lock.
 
     Raises:
-        UserError: on every rank, the error of rank 0.
+        UserError: on every rank, the error of rank 0; another run holds the folder; a rank does not see the checkpoint.
     """
-    plan: RunPlan | UserError | None = None
-    if ranks.is_main:
-        try:
-            kind = config.arch.name.split("@")[0].split(".")[-1]
-            folder, name = config.checkpoint_path, config.run_name
-            project = config.project_name or project
-            plan = plan_run(config.load_checkpoint, folder, project, name, kind, config.model_dump(), comparable)
-        except UserError as error:
-            plan = error
+
+    def choose(folder: str | None, name: str | None) -> RunPlan:
+        kind = config.arch.name.split("@")[0].split(".")[-1]
+        names = config.project_name or project, name
+        return plan_run(config.load_checkpoint, folder, *names, kind, config.model_dump(), comparable)
+
+    plan: RunPlan | None = None
+    with errors_of_rank_0():
+        if control.ranks.is_main:
+            plan = control.earlier_plan()
+            if plan is not None:  # the launcher has started this run before
+                control.lock(plan.folder)
+                plan = plan_again(plan)
+            else:
+                plan = choose(config.checkpoint_path, config.run_name)
+                if control.lock(plan.folder):  # the run that it has waited for may have saved
+                    plan = choose(str(plan.folder), plan.name)
+            control.remember(plan)
     plan = broadcast_object(plan)
-    if isinstance(plan, UserError):
-        raise plan
     assert plan is not None
+    check_shared(plan, control.ranks)
     return replace(plan, resolved={"device": machine.device.type, "forward_dtype": machine.dtype})
 
 
@@ -210,11 +220,13 @@ def format_metrics(metrics: dict[str, float]) -> str:
     return "; ".join(f"{key} {value:.4f}" for key, value in metrics.items())
 
 
-def save(config: TrainingConfig, state: Training, plan: RunPlan, more: dict[str, Any] | None = None) -> None:
+def save(
+    config: TrainingConfig, state: Training, plan: RunPlan, control: RunControl, more: dict[str, Any] | None = None
+) -> None:
     """Write the weights (their averages, if ema is on) and the train state. Only rank 0 writes, but it is collective.
 
     Args:
-        config, state, plan: the run.
+        config, state, plan, control: the run.
         more: further plain values and tensors that resuming needs, under names not used by `state.state_dict()`.
     """
     content = state.state_dict()
@@ -223,5 +235,6 @@ def save(config: TrainingConfig, state: Training, plan: RunPlan, more: dict[str,
             save_weights(plan.folder, state.step, state.head)
         content["run"] = {"project": plan.project, "name": plan.name, "wandb_id": plan.wandb_id}
         content["config"] = config.model_dump() | {RESOLVED: plan.resolved}
-        save_train_state(plan.folder, state.step, content | (more or {}), config.keep_train_states)
+        save_train_state(plan.folder, state.step, content | (more or {}))
+    control.saved()
     barrier()
