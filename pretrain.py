@@ -107,7 +107,8 @@ def train(config: PretrainConfig) -> None:
                     log.step(done, metrics, perf)
                 if evaluates:
                     log.pictures(plan.folder / f"evaluation_step_{step}", step)
-                if saves or control.saves:
+                saves = saves or control.saves
+                if saves:
                     save(config, state, plan, control)
                 if evaluates or saves:
                     reader.restart()

@@ -98,7 +98,8 @@ def train(config: TextConfig) -> None:
                                 head, text.held_out_batches, device, config.eval_halt_max_steps
                             )
                     log.step(done, metrics, perf)
-                if saves or control.saves:
+                saves = saves or control.saves
+                if saves:
                     save(config, state, plan, control, {"text": position})
                 if evaluates or saves:
                     reader.restart()

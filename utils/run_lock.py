@@ -40,7 +40,7 @@ class RunLock:
         """
         self.path, self.waited, self._say = folder / FILE, False, say
         self._made = not folder.exists()
-        self._me = _this_process()
+        self._me, self._touched = _this_process(), 0.0
         with writing_to(folder, OTHER_FOLDER):
             folder.mkdir(parents=True, exist_ok=True)
             self._file, before = self._acquire()
@@ -49,9 +49,11 @@ class RunLock:
             say(f"note: {self.path}: the run of {_name(before)} has died; this run takes its place")
 
     def touch(self) -> None:
-        """A sign of life, for file systems without locks and for messages."""
-        with suppress(OSError):  # the next one may succeed
-            os.utime(self._file)
+        """A sign of life, for file systems without locks, if the last one is some seconds old."""
+        if time.monotonic() - self._touched > _SILENT / 6:
+            self._touched = time.monotonic()
+            with suppress(OSError):  # the next one may succeed
+                os.utime(self._file)
 
     def stopping(self) -> None:
         """Tell a run that waits for the folder that this one is about to end."""
