@@ -18,11 +18,11 @@ from models.flops import flops_per_example
 from models.memory import memory_note
 from models.pretrained import start_from_weights
 from models.training import PuzzleEmbRates, TrainState
-from utils.background_writer import BackgroundWriter
-from utils.distributed import broadcast_module, launched_ranks, process_group
+from utils.distributed import broadcast_module, launched_ranks
 from utils.divergence import explained_divergence, largest_loss, train_through
 from utils.hydra import hydra_main
 from utils.run import check_batch_size, format_metrics, open_log, plan_on_main, prepare_job, resume, save
+from utils.run_control import RunControl
 from utils.schedule import StepReader, make_schedule, say_if_short
 from utils.settings import PretrainConfig
 
@@ -48,13 +48,13 @@ def train(config: PretrainConfig) -> None:
     machine, config = resolve_arch(config, ranks)
     arch, device, size = config.arch, machine.device, config.global_batch_size
 
-    with process_group(ranks, device):
+    with RunControl(config, ranks, device) as control:
         # -- data, length, and the run folder, which rank 0 chooses
         data = open_puzzles(config, ranks)
         shape, num_puzzles = data.metadata, data.train.num_puzzle_identifiers
         schedule = make_schedule(config, *plan_epochs(config, data.train))
         evaluation = TrainingEvaluation(config, data.test, device, ranks) if data.test is not None else None
-        plan = plan_on_main(config, data.project_name, machine, comparable_config, ranks)
+        plan = plan_on_main(config, data.project_name, machine, comparable_config, control)
 
         # -- model, optimizers, averages
         torch.manual_seed(config.seed)
@@ -95,13 +95,12 @@ def train(config: PretrainConfig) -> None:
         # -- the loop: step, evaluate, log, save
         workers = config.num_workers if config.num_workers is not None else int(device.type == "cuda")
         feed = device_batches(data.batches, steps, device, resident, workers)
-        reader = StepReader({"examples": size}, step_flops, device, largest_loss(config, shape.vocab_size))
+        reader = StepReader({"examples": size}, step_flops, device, largest_loss(config, shape.vocab_size), control)
         metrics: dict[str, float] = {}
-        with log, explained_divergence(config, plan, data.batches.names, ranks), BackgroundWriter() as writer:
+        with log, explained_divergence(config, plan, data.batches.names, ranks), control.loop(schedule, plan):
             for step, batch in zip(steps, feed, strict=True):
-                writer.check()
                 reader.data_ready()
-                reader.add(step, state.launch_step(batch))
+                reader.add(step, state.launch_step(batch, control.asks))
                 evaluates, saves = schedule.evaluates(step), schedule.saves(step)
                 # on GPUs a step is read one step later, so that the device never waits for the host
                 for done, metrics, perf in reader.ready(all_steps=evaluates or saves):
@@ -113,10 +112,13 @@ def train(config: PretrainConfig) -> None:
                     log.step(done, metrics, perf)
                 if evaluates:
                     log.pictures(plan.folder / f"evaluation_step_{step}", step)
+                saves = saves or control.saves
                 if saves:
-                    save(config, state, plan, writer)
+                    save(config, state, plan, control)
                 if evaluates or saves:
                     reader.restart()
+                if control.stops(step):
+                    return  # and the end of the block ends the program
 
             # -- the results
             if evaluation is not None and config.show_example and ranks.is_main:

@@ -18,11 +18,11 @@ from models.factory import comparable_config, count_parameters, make_head, resol
 from models.pretrained import start_from_weights
 from models.text.loss import TextLossHead
 from models.training import TrainState
-from utils.background_writer import BackgroundWriter
-from utils.distributed import broadcast_module, launched_ranks, process_group
+from utils.distributed import broadcast_module, launched_ranks
 from utils.divergence import explained_divergence, largest_loss, train_through
 from utils.hydra import hydra_main
 from utils.run import check_batch_size, format_metrics, open_log, plan_on_main, prepare_job, resume, save
+from utils.run_control import RunControl
 from utils.schedule import StepReader, make_schedule, say_if_short
 from utils.settings import TextConfig
 
@@ -48,9 +48,9 @@ def train(config: TextConfig) -> None:
     machine, config = resolve_arch(config, ranks, data="text")
     arch, device, size = config.arch, machine.device, config.global_batch_size
 
-    with process_group(ranks, device):
+    with RunControl(config, ranks, device) as control:
         # -- the run folder, which rank 0 chooses, and the text
-        plan = plan_on_main(config, project_name(config), machine, comparable_config, ranks)
+        plan = plan_on_main(config, project_name(config), machine, comparable_config, control)
         text = open_text(config, plan.source, ranks)
 
         # -- model, optimizer, averages
@@ -85,14 +85,13 @@ def train(config: TextConfig) -> None:
         # -- the loop: step, evaluate, log, save
         workers = config.num_workers if config.num_workers is not None else int(device.type == "cuda")
         feed = text_feed(text.batches, steps, keep, device, workers)
-        reader = StepReader({"tokens": size * config.seq_len}, 0, device, largest_loss(config, vocab_size))
+        reader = StepReader({"tokens": size * config.seq_len}, 0, device, largest_loss(config, vocab_size), control)
         metrics: dict[str, float] = {}
         names = partial(row_names, size=size, keep=keep)
-        with log, explained_divergence(config, plan, names, ranks), BackgroundWriter() as writer:
+        with log, explained_divergence(config, plan, names, ranks), control.loop(schedule, plan):
             for step, batch, position in feed:
-                writer.check()
                 reader.data_ready()
-                reader.add(step, state.launch_step(batch))
+                reader.add(step, state.launch_step(batch, control.asks))
                 evaluates, saves = schedule.evaluates(step), schedule.saves(step)
                 # on GPUs a step is read one step later, so that the device never waits for the host
                 for done, metrics, perf in reader.ready(all_steps=evaluates or saves):
@@ -103,10 +102,13 @@ def train(config: TextConfig) -> None:
                                 head, text.held_out_batches, device, config.eval_halt_max_steps
                             )
                     log.step(done, metrics, perf)
+                saves = saves or control.saves
                 if saves:
-                    save(config, state, plan, writer, {"text": position})
+                    save(config, state, plan, control, {"text": position})
                 if evaluates or saves:
                     reader.restart()
+                if control.stops(step):
+                    return  # and the end of the block ends the program
         final = {key: value for key, value in metrics.items() if key.startswith("eval/")}
         outcome = format_metrics(final) if final else "nothing was left to do"
         say(f"done: step {state.step}; {outcome}\nfiles: {plan.folder}")

@@ -12,6 +12,7 @@ from dataset.puzzle_dataset import TrainBatches
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError
 from utils.machine import to_device
+from utils.stop_signals import outlive_stop_signals
 
 _SHARE = 4  # `auto` uses at most 1 / _SHARE of the free memory
 _BYTES_AT_ONCE = 1 << 26  # size of the parts that are copied to the device
@@ -40,6 +41,7 @@ def device_batches(
         sampler=steps,
         batch_size=None,
         num_workers=workers,
+        worker_init_fn=outlive_stop_signals,
         pin_memory=device.type == "cuda",
     )
     for batch in loader:

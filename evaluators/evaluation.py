@@ -22,7 +22,7 @@ from evaluators.rules import Rules
 from evaluators.solving import Solving
 from evaluators.terminal import in_terminal
 from models.losses import ACTLossHead, Score
-from utils.distributed import Ranks, sum_over_ranks
+from utils.distributed import Ranks, barrier, sum_over_ranks
 from utils.errors import UserError, did_you_mean
 from utils.file_names import safe_name
 from utils.functions import load_class
@@ -230,11 +230,13 @@ def evaluate_set(
         file = save_path / f"{batches.shard.name}_preds.{ranks.rank}"
         torch.save({key: torch.cat(parts) for key, parts in saved.items() if parts}, file)
     zero = torch.zeros((), device=device)
+    barrier()  # ranks whose examples halt early wait for the others, for longer than a collective may take
     total = sum_over_ranks({key: sums.get(key, zero) for key in _sum_names(steps)})
     task_metrics: dict[str, float] = {}
     for evaluator in evaluators:
         metrics = evaluator.result(str(save_path) if save_path is not None else None, ranks.rank, ranks.world_size)
         task_metrics |= metrics or {}
+    barrier()  # rank 0 may count votes for long
 
     labelled = int(total.pop("count"))
     examples = int(total.pop("examples"))

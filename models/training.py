@@ -1,6 +1,6 @@
 """The state of a training run, and one training step; both training programs use it."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -22,18 +22,30 @@ from utils.random_streams import Stream
 from utils.settings import OptimizationConfig
 
 
+def _nothing(step: int) -> dict[str, float]:
+    return {}
+
+
 class StepMetrics:
     """The metrics of a step. The device may still be computing them and `read` waits for it, so read one step later."""
 
-    def __init__(self, sums: dict[str, Tensor], config: OptimizationConfig, extra: dict[str, float | Tensor]):
-        self._sums, self._config, self._extra = SummedScalars(sums), config, extra
+    def __init__(
+        self,
+        sums: dict[str, Tensor],
+        config: OptimizationConfig,
+        extra: dict[str, float | Tensor],
+        asked: dict[str, float],
+    ):
+        device = next(iter(sums.values())).device
+        self._asked = {name: torch.full((), value, device=device) for name, value in asked.items()}
+        self._sums, self._config, self._extra = SummedScalars(sums | self._asked), config, extra
 
     def read(self) -> dict[str, float]:
         """Metrics of the global batch: losses per example; accuracy, exact_accuracy, q_halt_accuracy and steps as
         means over the slots that halted with a label (absent when none did), and their count."""
         total = self._sums.read()
         count = total.pop("count")
-        metrics = {"train/count": count}
+        metrics = {"train/count": count, **{name: total.pop(name) for name in self._asked}}
         for name, value in total.items():
             shown = name if "/" in name else f"train/{name}"
             if name.endswith("loss"):
@@ -143,8 +155,15 @@ class TrainState:
         """One optimizer step on this rank's rows, and its metrics (see `StepMetrics.read`)."""
         return self.launch_step(batch).read()
 
-    def launch_step(self, batch: dict[str, Tensor]) -> StepMetrics | SkippedStep:
-        """One optimizer step on this rank's rows, without waiting for the device."""
+    def launch_step(
+        self, batch: dict[str, Tensor], asks: Callable[[int], dict[str, float]] = _nothing
+    ) -> StepMetrics | SkippedStep:
+        """One optimizer step on this rank's rows, without waiting for the device.
+
+        Args:
+            batch: this rank's rows of the global batch.
+            asks: gives numbers for a step that are summed over all ranks along with the metrics, and come with them.
+        """
         self.step += 1
         if self.step in self.skipped:
             return SkippedStep()
@@ -162,7 +181,7 @@ class TrainState:
                 self.sparse.collect()
             for name, value in metrics.items():
                 sums[name] = sums[name] + value if name in sums else value
-        return StepMetrics(sums, self.config, self.update())
+        return StepMetrics(sums, self.config, self.update(), asks(self.step))
 
     def update(self) -> dict[str, float | Tensor]:
         """Clip the gradients, step both optimizers at the rate of this step, update the averages. Returns metrics."""

@@ -53,11 +53,12 @@ def save_weights(folder: Path, step: int, head: nn.Module) -> None:
     write_weights(weights_path(folder, step), published_weights(head))
 
 
-def save_train_state(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
-    """Write the train state of `step`, then delete all but the `keep` newest train states (never any weights)."""
+def save_train_state(folder: Path, step: int, state: dict[str, Any], keep: int | None = None) -> None:
+    """Write the train state of `step`, then delete all but the `keep` newest train states (None: delete none)."""
     _save({"version": TRAIN_STATE_VERSION, **state}, train_state_path(folder, step))
-    for old in _train_state_steps(folder)[:-keep]:
-        train_state_path(folder, old).unlink()
+    if keep is not None:
+        for old in train_state_steps(folder)[:-keep]:
+            train_state_path(folder, old).unlink()
 
 
 def load_weights(path: Path, compare_checksums: bool = True) -> dict[str, Tensor]:
@@ -114,7 +115,7 @@ def load_train_state(path: Path, compare_checksums: bool = True) -> dict[str, An
 
 def steps_with_both_files(folder: Path) -> list[int]:
     """The steps in `folder` of which there are the weights and the train state, the oldest first."""
-    return [step for step in _train_state_steps(folder) if weights_path(folder, step).exists()]
+    return [step for step in train_state_steps(folder) if weights_path(folder, step).exists()]
 
 
 def latest_step(folder: Path) -> int | None:
@@ -191,7 +192,13 @@ def _holds_its_values(value: Tensor) -> bool:
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
-def _train_state_steps(folder: Path) -> list[int]:
+def weights_steps(folder: Path) -> list[int]:
+    """The steps of the weights in `folder`, in order."""
+    return sorted(int(path.name[5:]) for path in folder.glob("step_*") if path.name[5:].isdigit())
+
+
+def train_state_steps(folder: Path) -> list[int]:
+    """The steps of the train states in `folder`, in order."""
     pattern = re.compile(rf"step_(\d+){re.escape(TRAIN_STATE_SUFFIX)}")
     matches = (pattern.fullmatch(path.name) for path in folder.glob("step_*"))
     return sorted(int(match[1]) for match in matches if match)

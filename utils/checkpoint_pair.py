@@ -30,7 +30,7 @@ WEIGHTS_DIGEST = "weights_digest"  # key of the train state
 Say = Callable[[str], None]
 
 
-def write_pair(folder: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], keep: int) -> None:
+def write_pair(folder: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write the weights and then the train state of `step`.
 
     Args:
@@ -38,7 +38,6 @@ def write_pair(folder: Path, step: int, weights: dict[str, Tensor], state: dict[
         step: the step.
         weights: the weights under their published names.
         state: the rest of the state.
-        keep: number of train states to keep (see `save_train_state`).
 
     Raises:
         UserError: a file cannot be written.
@@ -49,7 +48,7 @@ def write_pair(folder: Path, step: int, weights: dict[str, Tensor], state: dict[
                 unfinished.unlink()
     write_weights(weights_path(folder, step), weights)
     digest = archive_digest(weights_path(folder, step))
-    save_train_state(folder, step, {**state, WEIGHTS_DIGEST: digest}, keep)
+    save_train_state(folder, step, {**state, WEIGHTS_DIGEST: digest})
 
 
 def load_pair(folder: Path, step: int, compare_checksums: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:

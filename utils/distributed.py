@@ -1,6 +1,7 @@
 """Helpers for torch.distributed under torchrun. With a single process, all collectives here leave values unchanged."""
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,13 @@ from torch import Tensor, nn
 
 from utils.errors import UserError
 from utils.machine import to_device
+from utils.rank_store import RankStore, meet
 
 T = TypeVar("T")
+
+# How long a rank waits for the others in a collective. Where one may work alone, as rank 0 does when it builds data or
+# counts votes, the others wait in `barrier` instead.
+COLLECTIVE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -50,34 +56,57 @@ def launched_ranks() -> Ranks:
 
 
 @contextmanager
-def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Open the default process group for a block: NCCL on CUDA, gloo elsewhere. Without a launcher it does nothing."""
-    started_here = "RANK" in os.environ and not dist.is_initialized()
-    if started_here:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        # long enough for rank 0 to build a data set while the others wait
+def process_group(ranks: Ranks, device: torch.device) -> Iterator[RankStore | None]:
+    """Open the default process group for a block: NCCL on CUDA, gloo elsewhere. Without a launcher it does nothing.
+
+    Yields:
+        The store through which the ranks have met; None without a launcher.
+
+    Raises:
+        UserError: some of the ranks do not start.
+    """
+    store = None
+    if "RANK" in os.environ and not dist.is_initialized():
+        store = meet(ranks.rank, ranks.world_size)
         dist.init_process_group(
-            backend,
-            timeout=timedelta(hours=2),
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store.connect(),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            timeout=COLLECTIVE,
             device_id=device if device.type == "cuda" else None,
         )
-    yield
+    yield store
     # Skipped after an error: other ranks may be blocked in a collective until the launcher sees this rank exit and
     # kills them.
-    if started_here:
+    if store is not None:
+        barrier()  # the launcher ends all ranks as soon as one has ended with an error, or because it was stopped
         dist.destroy_process_group()
 
 
 def barrier() -> None:
-    """Wait for all ranks."""
-    if dist.is_initialized():
-        dist.barrier()
+    """Wait for all ranks, however long one of them works alone."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    # Through the store, because a collective that waits for hours would also wait for hours for a rank that hangs.
+    store = dist.distributed_c10d._get_default_store()
+    number = store.add(f"barriers/of/{dist.get_rank()}", 1)
+    passed = f"barriers/{number}/passed"
+    if store.add(f"barriers/{number}/arrived", 1) == dist.get_world_size():
+        store.set(passed, "")
+        store.delete_key(f"barriers/{number - 1}/arrived")
+        store.delete_key(f"barriers/{number - 1}/passed")
+    pause = 0.001
+    while not store.check([passed]):  # asking again and again leaves the store to other threads in between
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
 
 
 def broadcast_object(value: T) -> T:
-    """The `value` of rank 0, on every rank."""
+    """The `value` of rank 0, on every rank. They wait for rank 0 as in `barrier`."""
     if not dist.is_initialized():
         return value
+    barrier()
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]

@@ -24,6 +24,7 @@ from utils.config import plain, validate
 from utils.console import safe_console
 from utils.distributed import launched_ranks
 from utils.errors import UserError, did_you_mean, error_message, fail
+from utils.exit_status import STOPPED
 from utils.overrides import check_overrides, composition_error
 from utils.settings import EvaluateConfig, GenerateConfig, PretrainConfig, SearchConfig, Settings, TextConfig
 from utils.settings_help import help_page
@@ -58,6 +59,7 @@ def hydra_main(config_name: str, schema: type[SettingsT], run: Callable[[Setting
     A `UserError`, or a refusal of Hydra, ends the program with its message and status 2. If a job of a sweep fails, the
     other jobs still run; at the end the failed ones are listed, and the status is 2, or 1 if a job failed with anything
     but a `UserError`. With several ranks a failed job ends the sweep, because the ranks may be at different places.
+    A job that was asked to stop ends the sweep with status `STOPPED`.
     `--help` prints a description of the program (the docstring of the module that defines `run`) and all settings of
     `schema`.
     """
@@ -67,6 +69,7 @@ def hydra_main(config_name: str, schema: type[SettingsT], run: Callable[[Setting
             print(help_page(description, schema, CONFIG_DIR, config_name, program_config(config_name)))
             return
         failures: dict[str, _Failure] = {}
+        stopped = False
 
         def job(config: DictConfig) -> None:
             _run_job(lambda: run(validate(schema, plain(config))), failures)
@@ -84,14 +87,15 @@ def hydra_main(config_name: str, schema: type[SettingsT], run: Callable[[Setting
             if _FULL_ERROR in os.environ:
                 raise
             fail(composition_error(error))
-        except SystemExit:
+        except SystemExit as ended:
+            stopped = ended.code == STOPPED
             if not failures:
                 raise
         if failures:
             jobs = [f"  {name}: {failure.message.strip()}" for name, failure in failures.items() if name]
             if jobs:
                 print("\n".join([f"failed jobs of the sweep: {len(jobs)}", *jobs]), file=sys.stderr, flush=True)
-            sys.exit(min(failure.status for failure in failures.values()))
+            sys.exit(STOPPED if stopped else min(failure.status for failure in failures.values()))
 
 
 def _run_job(run: Callable[[], object], failures: dict[str, _Failure]) -> None:

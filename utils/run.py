@@ -17,18 +17,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from torch import Tensor, nn
 
-from utils.background_writer import BackgroundWriter
 from utils.checkpoint import check_fits, published_weights, weights_path
 from utils.checkpoint_pair import load_pair, write_pair
 from utils.config import write_yaml
-from utils.distributed import Ranks, broadcast_object
+from utils.distributed import Ranks, broadcast_object, errors_of_rank_0
 from utils.divergence import check_finite
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
 from utils.machine import Machine
-from utils.run_folder import RunPlan, check_same_run, plan_run, skipped_steps
+from utils.run_control import RunControl
+from utils.run_folder import RunPlan, check_same_run, plan_again, plan_run, skipped_steps
 from utils.settings import RESOLVED, TrainingConfig
+from utils.shared_folder import check_shared
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 Say = Callable[[str], None]
@@ -96,36 +97,44 @@ def check_batch_size(config: TrainingConfig, ranks: Ranks) -> None:
 
 
 def plan_on_main(
-    config: TrainingConfig, project: str, machine: Machine, comparable: Comparable, ranks: Ranks
+    config: TrainingConfig, project: str, machine: Machine, comparable: Comparable, control: RunControl
 ) -> RunPlan:
-    """Call `plan_run` on rank 0 and return its plan on every rank. Collective.
+    """Call `plan_run` on rank 0, lock the run folder, and return the plan on every rank. Collective.
 
     Args:
         config: the configuration of the run.
         project: project name if the configuration gives none.
         machine: what the run computes on; the plan keeps it for the files of the run.
         comparable: see `Comparable`.
-        ranks: the rank of this process.
+        control: the block of the run, which holds the lock.
 
     Raises:
-        UserError: on every rank, the error of rank 0.
+        UserError: on every rank, the error of rank 0; another run holds the folder; a rank does not see the checkpoint.
     """
-    plan: RunPlan | UserError | None = None
-    if ranks.is_main:
-        try:
-            kind = config.arch.name.split("@")[0].split(".")[-1]
-            folder, name = config.checkpoint_path, config.run_name
-            project = config.project_name or project
-            values = config.model_dump()
-            plan = plan_run(config.load_checkpoint, folder, project, name, kind, values, comparable, ranks.say)
+
+    def choose(folder: str | None, name: str | None) -> RunPlan:
+        kind = config.arch.name.split("@")[0].split(".")[-1]
+        names = config.project_name or project, name
+        values = config.model_dump()
+        return plan_run(config.load_checkpoint, folder, *names, kind, values, comparable, control.ranks.say)
+
+    plan: RunPlan | None = None
+    with errors_of_rank_0():
+        if control.ranks.is_main:
+            plan = control.earlier_plan()
+            if plan is not None:  # the launcher has started this run before
+                control.lock(plan.folder)
+                plan = plan_again(plan, control.ranks.say)
+            else:
+                plan = choose(config.checkpoint_path, config.run_name)
+                if control.lock(plan.folder):  # the run that it has waited for may have saved
+                    plan = choose(str(plan.folder), plan.name)
             if plan.resume is not None:
                 plan = replace(plan, skipped=skipped_steps(plan.folder) | skipped_steps(plan.resume[0]))
-        except UserError as error:
-            plan = error
+            control.remember(plan)
     plan = broadcast_object(plan)
-    if isinstance(plan, UserError):
-        raise plan
     assert plan is not None
+    check_shared(plan, control.ranks)
     return replace(plan, resolved={"device": machine.device.type, "forward_dtype": machine.dtype})
 
 
@@ -212,19 +221,14 @@ def format_metrics(metrics: dict[str, float]) -> str:
 
 
 def save(
-    config: TrainingConfig,
-    state: Training,
-    plan: RunPlan,
-    writer: BackgroundWriter,
-    more: dict[str, Any] | None = None,
+    config: TrainingConfig, state: Training, plan: RunPlan, control: RunControl, more: dict[str, Any] | None = None
 ) -> None:
-    """Copy the weights (their averages, if ema is on) and the train state, and have `writer` write them.
+    """Copy the weights (their averages, if ema is on) and the train state, and have them written in the background.
 
     Only rank 0 writes, but it is collective. If the last checkpoint is still being written, this waits for it.
 
     Args:
-        config, state, plan: the run.
-        writer: writes while the run goes on.
+        config, state, plan, control: the run.
         more: further plain values that resuming needs, under names not used by `state.state_dict()`.
 
     Raises:
@@ -233,8 +237,7 @@ def save(
     """
     tensors = state.lasting_tensors()
     check_finite(state.step, tensors, next(iter(tensors.values())).device)
-    if state.ranks.is_main:
-        writer.wait()  # before the copies are made, so that there is only one checkpoint in memory
+    control.wait_for_writer()  # before the copies are made, so that there is only one checkpoint in memory
     content = state.state_dict()
     if state.ranks.is_main:
         with state.averaged():
@@ -242,4 +245,5 @@ def save(
         content["run"] = {"project": plan.project, "name": plan.name, "wandb_id": plan.wandb_id}
         content["config"] = config.model_dump() | {RESOLVED: plan.resolved}
         content |= deepcopy(more or {})
-        writer.start(partial(write_pair, plan.folder, state.step, weights, content, config.keep_train_states))
+        control.write(partial(write_pair, plan.folder, state.step, weights, content))
+    control.saved()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ DIVERGENCES_FILE = "divergences.json"  # when the run diverged, and which steps 
 # keys that say where, how and how far to run, but do not affect what is computed
 NOT_COMPUTED = {
     "load_checkpoint", "run_name", "project_name", "checkpoint_path",
-    "device", "wandb_mode", "num_workers", "data_on_device", "token_cache", "max_steps",
+    "device", "wandb_mode", "num_workers", "data_on_device", "token_cache", "max_steps", "frozen_rank_seconds",
     "on_divergence", "divergence_factor",
+    "checkpoint_every_eval", "checkpoint_every_steps", "checkpoint_every_minutes",
+    "keep_train_states", "keep_last", "keep_best", "keep_best_by",
 }  # fmt: skip
 
 
@@ -38,6 +40,7 @@ class RunPlan:
     resume: tuple[Path, int] | None = None  # folder and step of the checkpoint to resume
     weights: Path | None = None  # weights to start a new run from
     note: str = ""
+    ended: int | None = None  # the step, if the checkpoint to resume is that of a run that had reached its max_steps
     resolved: dict[str, str] = field(default_factory=dict)  # device and forward_dtype that the run computes with
     skipped: frozenset[int] = frozenset()  # steps to leave out, because the run diverged there
 
@@ -147,7 +150,20 @@ def _resume(source: Path, step: int, state: Mapping[str, Any], folder: Path) -> 
         )
     wandb_id = os.environ.get("WANDB_RUN_ID") or run["wandb_id"]
     note = f"going on from step {step} of {source}"
-    return RunPlan(folder, run["project"], run["name"], wandb_id, resume=(source, step), note=note)
+    ended = step if state.get("config", {}).get("max_steps") == step else None
+    return RunPlan(folder, run["project"], run["name"], wandb_id, resume=(source, step), note=note, ended=ended)
+
+
+def plan_again(earlier: RunPlan, say: Callable[[str], None] = print) -> RunPlan:
+    """The plan of a run whose processes have been started again: the newest whole checkpoint that they left, if any.
+
+    Raises:
+        UserError: there are checkpoints, but none is whole.
+    """
+    found = newest_whole_pair(earlier.folder, set_aside=True, say=say)
+    if found is None:
+        return replace(earlier, note=f"started again: {earlier.note}")
+    return replace(_resume(earlier.folder, *found, earlier.folder), wandb_id=earlier.wandb_id)
 
 
 def _newest_run(

@@ -102,6 +102,12 @@ def say_if_short(config: TrainingConfig, last_step: int, warmup_steps: int, say:
         )
 
 
+class Listener(Protocol):
+    """What all ranks ask for, in the metrics of a step (`utils.run_control.RunControl`)."""
+
+    def hears(self, metrics: dict[str, float]) -> bool: ...
+
+
 class Measured(Protocol):
     """The metrics of a step that the device may still be computing (`models.training.StepMetrics`)."""
 
@@ -115,9 +121,18 @@ class StepReader:
         amounts, flops: amounts and operations per step (see `StepTimer`).
         device: where the steps run; on the CPU a step is read at once, since there is nothing to wait for.
         limit: the largest token loss (see `LossWatch`).
+        control: takes what the ranks ask for out of the metrics, and says whether all launched steps are to be read.
     """
 
-    def __init__(self, amounts: dict[str, float], flops: float, device: torch.device, limit: float | None = None):
+    def __init__(
+        self,
+        amounts: dict[str, float],
+        flops: float,
+        device: torch.device,
+        limit: float | None = None,
+        control: Listener | None = None,
+    ):
+        self._control = control
         self._timer, self._lag = StepTimer(amounts, flops, device), int(device.type != "cpu")
         self._unread: list[tuple[int, Measured]] = []
         self._watch = LossWatch(limit)
@@ -144,5 +159,7 @@ class StepReader:
         while len(self._unread) > (0 if all_steps else self._lag):
             step, measured = self._unread.pop(0)
             metrics, perf = measured.read(), self._timer.step_done()
+            if self._control is not None and self._control.hears(metrics):
+                all_steps = True  # to save after the step that has been launched last
             self._watch.check(step, metrics)
             yield step, metrics, perf

@@ -133,8 +133,18 @@ class TrainingConfig(OptimizationConfig):
     """Save a checkpoint after each evaluation. The last step is always saved."""
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """Also save a checkpoint after every so many steps. null: do not."""
+    checkpoint_every_minutes: float | None = Field(default=15, gt=0, le=1e6)
+    """Also save a checkpoint if the last one is so many minutes old. null: do not."""
     keep_train_states: int = Field(default=2, ge=1)
-    """Number of train states to keep; older ones are deleted. Weights are never deleted."""
+    """Number of train states to keep. Of older ones only the weights stay, and those only if they were evaluated."""
+    keep_last: int | None = Field(default=None, ge=1)
+    """Keep the weights of this many of the newest evaluations. null: of all, unless keep_best is set."""
+    keep_best: int | None = Field(default=None, ge=1)
+    """Keep the weights of this many of the best evaluations by keep_best_by. null: of all, unless keep_last is set."""
+    keep_best_by: str = "all/exact_accuracy"
+    """The metric of keep_best. Of a loss or a perplexity the lowest is best, of others the highest."""
+    frozen_rank_seconds: float = Field(default=90, ge=2, le=86400)
+    """With several processes, end the run if one of them gives no sign of life for this long."""
     on_divergence: Literal["stop", "skip"] = "stop"
     """If the loss is not finite or explodes: stop, or go back to the last checkpoint and leave those batches out."""
     divergence_factor: float | None = Field(default=4.0, gt=1)
@@ -174,8 +184,9 @@ class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1
         "puzzle_emb_weight_decay grad_clip_norm grad_accum_steps activation_checkpointing ema ema_rate freeze_weights "
         "seed",
         "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
-        "keep_train_states on_divergence divergence_factor show_example wandb_mode",
-        "the machine": "device compile matmul_precision deterministic data_on_device num_workers",
+        "checkpoint_every_minutes keep_train_states keep_last keep_best keep_best_by on_divergence divergence_factor "
+        "show_example wandb_mode",
+        "the machine": "device compile matmul_precision deterministic data_on_device num_workers frozen_rank_seconds",
     }
 
     data_paths: list[str] = ["data/arc-aug-1000"]
@@ -242,6 +253,7 @@ class TextConfig(
         "lr_min_ratio": 0.01,
         "weight_decay": 0.0,
         "grad_clip_norm": 1.0,
+        "keep_best_by": "eval/perplexity",
     },
 ):
     """Settings of pretrain_text.py."""
@@ -255,8 +267,9 @@ class TextConfig(
         "optimization": "optimizer lr lr_min_ratio lr_warmup_ratio beta1 beta2 weight_decay grad_clip_norm "
         "grad_accum_steps activation_checkpointing ema ema_rate seed",
         "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
-        "keep_train_states on_divergence divergence_factor wandb_mode",
-        "the machine": "device compile matmul_precision deterministic num_workers",
+        "checkpoint_every_minutes keep_train_states keep_last keep_best keep_best_by on_divergence divergence_factor "
+        "wandb_mode",
+        "the machine": "device compile matmul_precision deterministic num_workers frozen_rank_seconds",
     }
 
     data_files: list[str] = []

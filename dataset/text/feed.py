@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dataset.text.batches import Position, TextBatches
+from utils.stop_signals import outlive_stop_signals
 
 
 def text_feed(
@@ -29,7 +30,7 @@ def text_feed(
         _Endless(batches),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=_disable_tokenizer_threads,
+        worker_init_fn=_start_worker,
         pin_memory=device.type == "cuda",
     )
     return kept_batches(loader, start, steps, keep, device)
@@ -85,6 +86,7 @@ class _Endless(IterableDataset):
                 self.batches.skip()
 
 
-def _disable_tokenizer_threads(worker: int) -> None:
-    """Limit the tokenizers library to one thread in a worker, because it warns about threads after a fork."""
+def _start_worker(worker: int) -> None:
+    """Prepare a process that loads data: the tokenizers library warns about threads after a fork, so it gets one."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    outlive_stop_signals(worker)

@@ -213,7 +213,7 @@ def test_a_damaged_configuration_is_taken_from_the_train_state(tmp_path: Path, d
     with pytest.raises(UserError, match="all_config.yaml"):
         open_checkpoint(run)
     config = {"arch": ARCH, "seed": 5, RESOLVED: {"device": "cpu"}}
-    write_pair(run, 12, published_weights(head), {"step": 12, "config": config}, keep=1)
+    write_pair(run, 12, published_weights(head), {"step": 12, "config": config})
     said: list[str] = []
     checkpoint = open_checkpoint(run / "step_3", say=said.append)
     assert checkpoint.config == {"arch": ARCH, "seed": 5}

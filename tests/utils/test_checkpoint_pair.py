@@ -16,7 +16,7 @@ def write(folder: Path, *steps: int, value: float = 0) -> Path:
     folder.mkdir(exist_ok=True)
     for step in steps:
         weights = {"_orig_mod.model.w": torch.full((10,), value + step)}
-        write_pair(folder, step, weights, {"step": step, "m": torch.full((5,), value)}, keep=9)
+        write_pair(folder, step, weights, {"step": step, "m": torch.full((5,), value)})
     return folder
 
 
