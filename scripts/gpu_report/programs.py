@@ -124,21 +124,23 @@ def _environment() -> dict[str, str]:
 
 def stop(running: Running, grace: float = 3.0) -> None:
     """End a program and its children: SIGTERM to its process group, and SIGKILL after `grace` seconds."""
-    _signal_group(running.pid, signal.SIGTERM)
+    _signal_group(running, signal.SIGTERM)
     end = time.monotonic() + grace
     while running.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
-    _signal_group(running.pid, signal.SIGKILL)
+    _signal_group(running, signal.SIGKILL)
     while running.poll() is None:
         time.sleep(0.02)
 
 
-def _signal_group(group: int, number: int) -> None:
+def _signal_group(running: Running, number: int) -> None:
+    """Send a signal to the group of a program, which may have ended and left children."""
     with suppress(ProcessLookupError):
         try:
-            os.killpg(group, number)
-        except ProcessLookupError:  # a fork that has not yet made its group, or nobody any more
-            os.kill(group, number)
+            os.killpg(running.pid, number)
+        except ProcessLookupError:
+            if running.poll() is None:  # a fork that has not made its group yet
+                os.kill(running.pid, number)
 
 
 class Lock:
