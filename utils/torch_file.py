@@ -21,7 +21,7 @@ from utils.files import check_regular_file
 
 _MAKES_BYTES = {"builtins bytearray", "__builtin__ bytearray"}
 _OF_DAMAGE = (None, errno.EINVAL)  # numbers of OSErrors of a damaged archive, such as a place before its start
-_CHUNK = 1 << 22  # bytes read at once
+_CHUNK = 1 << 20  # bytes read at once
 _PICKLES_BEFORE_1_6 = 5  # magic number, version, system, content and keys of the storages
 
 
