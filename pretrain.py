@@ -92,7 +92,7 @@ def train(config: PretrainConfig) -> None:
         feed = device_batches(data.batches, steps, device, resident, workers)
         reader = StepReader({"examples": size}, step_flops, device, largest_loss(config, shape.vocab_size))
         metrics: dict[str, float] = {}
-        with log, explained_divergence(config, plan, data.batches.names, ranks):
+        with explained_divergence(config, plan, data.batches.names, ranks), log:
             for step, batch in zip(steps, feed, strict=True):
                 reader.data_ready()
                 reader.add(step, state.launch_step(batch))

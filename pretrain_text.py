@@ -84,7 +84,7 @@ def train(config: TextConfig) -> None:
         feed = text_feed(text.batches, steps, keep, device, workers)
         reader = StepReader({"tokens": size * config.seq_len}, 0, device, largest_loss(config, vocab_size))
         metrics: dict[str, float] = {}
-        with log, explained_divergence(config, plan, lambda step: row_names(step, size, keep), ranks):
+        with explained_divergence(config, plan, lambda step: row_names(step, size, keep), ranks), log:
             for step, batch, position in feed:
                 reader.data_ready()
                 reader.add(step, state.launch_step(batch))
