@@ -97,7 +97,7 @@ def train(config: PretrainConfig) -> None:
         feed = device_batches(data.batches, steps, device, resident, workers)
         reader = StepReader({"examples": size}, step_flops, device, largest_loss(config, shape.vocab_size), control)
         metrics: dict[str, float] = {}
-        with log, explained_divergence(config, plan, data.batches.names, ranks), control.loop(schedule, plan):
+        with explained_divergence(config, plan, data.batches.names, ranks), log, control.loop(schedule, plan):
             for step, batch in zip(steps, feed, strict=True):
                 reader.data_ready()
                 reader.add(step, state.launch_step(batch, control.asks))

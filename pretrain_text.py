@@ -88,7 +88,7 @@ def train(config: TextConfig) -> None:
         reader = StepReader({"tokens": size * config.seq_len}, 0, device, largest_loss(config, vocab_size), control)
         metrics: dict[str, float] = {}
         names = partial(row_names, size=size, keep=keep)
-        with log, explained_divergence(config, plan, names, ranks), control.loop(schedule, plan):
+        with explained_divergence(config, plan, names, ranks), log, control.loop(schedule, plan):
             for step, batch, position in feed:
                 reader.data_ready()
                 reader.add(step, state.launch_step(batch, control.asks))

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataset.shards import FolderTaken
 from dataset.tasks import build_commands, task_names
 from utils.config import validate
 from utils.errors import UserError, did_you_mean
@@ -22,7 +23,8 @@ def build_missing_data(
 ) -> None:
     """Build the folder that the builder names in its options as output_dir, if it is missing and wanted.
 
-    No other folder is built, so that a misspelt path is an error and not a new data set.
+    If another process builds it, wait for that and use its data set. No other folder is built, so that a misspelt path
+    is an error and not a new data set.
 
     Raises:
         UserError: another folder is missing; the message says how to build it. Or the builder is none of
@@ -47,7 +49,10 @@ def build_missing_data(
     module = importlib.import_module(builder.module)
     options = validate(module.Config, builder.options, where="data_builder.options.")
     print(f"building {built} with {builder.module}")
-    module.build(options)
+    try:
+        module.build(options)
+    except FolderTaken:
+        print(f"{built} has been built by another process in the meantime: it is used")
 
 
 def _near(path: str, built: str) -> list[str]:

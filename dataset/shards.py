@@ -12,8 +12,8 @@
 A puzzle is one task (its examples share an identifier); a group holds a puzzle and its augmented copies.
 """
 
+import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from dataset.build_lock import build_lock, remove_unfinished, unfinished
 from dataset.checksums import write_checksums
 from dataset.tasks import build_commands, check_task_name
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError
 from utils.file_names import safe_name
-from utils.files import check_regular_file
+from utils.files import check_regular_file, sync_files
 from utils.text_files import read_json, read_text
 
 BLANK_IDENTIFIER = "<blank>"
@@ -82,38 +83,84 @@ class Shard:
         return _open_shard, (self.folder, self.name)
 
 
+class FolderTaken(UserError):
+    """The folder of a data set that is to be built is not empty. Another process may have built it in the meantime."""
+
+
 @contextmanager
 def build_folder(output_dir: Path | str, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes `output_dir` if the block ends without an error.
 
-    So an interrupted build leaves no partial data set behind. An existing data set is replaced only with `overwrite`,
+    So an interrupted build leaves no partial data set behind, at most a hidden folder that the next build removes. Of
+    two builds of one folder, the second waits for the first. An existing data set is replaced only with `overwrite`,
     and nothing else than a data set is ever replaced.
 
     Raises:
-        UserError: `output_dir` exists and is not empty, and `overwrite` is false or it does not look like a data set.
+        FolderTaken: `output_dir` exists and is not empty, and `overwrite` is false. Another process may have built it
+            while this one waited.
+        UserError: it is to be overwritten, but does not look like a data set.
     """
     output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        if not overwrite:
-            raise UserError(f"{output_dir} exists and is not empty. Choose another --output-dir, or pass --overwrite.")
-        if not any((output_dir / name).is_file() for name in _MARKS):
-            raise UserError(
-                f"--overwrite: {output_dir} does not look like a data set (it has none of {', '.join(_MARKS)}), so it "
-                "is not deleted. Choose another --output-dir, or delete it yourself."
-            )
+    _check_free(output_dir, overwrite)
     output_dir = output_dir.resolve()  # for a symbolic link, replace its target
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output_dir.parent / f".{output_dir.name}.building-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    with build_lock(output_dir):
+        remove_unfinished(output_dir)
+        if not overwrite and _is_taken(output_dir):
+            raise _taken_meanwhile(output_dir)
+        temporary = unfinished(output_dir)
+        temporary.mkdir()
+        try:
+            yield temporary
+            write_checksums(temporary)
+            sync_files(temporary)
+            _put_in_place(temporary, output_dir, overwrite)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_taken(output_dir: Path) -> bool:
+    return output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
+
+
+def _check_free(output_dir: Path, overwrite: bool) -> None:
+    if not _is_taken(output_dir):
+        return
+    if not overwrite:
+        raise FolderTaken(f"{output_dir} exists and is not empty. Choose another --output-dir, or pass --overwrite.")
+    if not any((output_dir / name).is_file() for name in _MARKS):
+        raise UserError(
+            f"--overwrite: {output_dir} does not look like a data set (it has none of {', '.join(_MARKS)}), so it "
+            "is not deleted. Choose another --output-dir, or delete it yourself."
+        )
+
+
+def _put_in_place(temporary: Path, output_dir: Path, overwrite: bool) -> None:
+    """Give a finished folder its name. An older data set is removed last, so that half of one never has the name."""
+    old = temporary.with_name(f"{temporary.name}-old")
+    if output_dir.exists() and not _is_taken(output_dir):
+        output_dir.rmdir()
+    elif output_dir.exists():
+        if not overwrite:
+            raise _taken_meanwhile(output_dir)
+        output_dir.rename(old)
     try:
-        yield temporary
-        write_checksums(temporary)
-        if output_dir.exists():
-            shutil.rmtree(output_dir)
         temporary.rename(output_dir)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise _taken_meanwhile(output_dir) from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not output_dir.exists():
+            old.rename(output_dir)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _taken_meanwhile(output_dir: Path) -> FolderTaken:
+    return FolderTaken(
+        f"{output_dir} has been built by another process in the meantime. Use it as it is, choose another "
+        "--output-dir, or pass --overwrite."
+    )
 
 
 def write_metadata(folder: Path, metadata: PuzzleDatasetMetadata) -> None:
@@ -229,6 +276,13 @@ def _open_shard(folder: Path, set_name: str) -> Shard:
             raise UserError(f"{path} is truncated or no .npy file ({error}). {BUILD_AGAIN}") from None
         if not isinstance(arrays[name], np.ndarray):
             raise UserError(f"{path} is an archive, no .npy file. Build the data set again.")
+        # a file that is too short has been refused above
+        array, size = arrays[name], path.stat().st_size
+        if isinstance(array, np.memmap) and size > array.offset + array.nbytes:
+            raise UserError(
+                f"{path} has {size:,} bytes, its header says {array.offset + array.nbytes:,}, so it is damaged. "
+                f"{BUILD_AGAIN}"
+            )
     return Shard(name=set_name, folder=folder, **arrays)
 
 

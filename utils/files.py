@@ -1,5 +1,6 @@
 """Reading and writing files of others: what is no regular file, cannot be read or is damaged becomes a `UserError`."""
 
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,18 @@ def read_text(path: Path, mend: str) -> str:
         return read_bytes(path, mend).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path} cannot be read (not UTF-8). {mend}") from None
+
+
+def sync_files(folder: Path) -> None:
+    """Have the system write all files below `folder` to the disk, so that not even a loss of power leaves half of them.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 @contextmanager
