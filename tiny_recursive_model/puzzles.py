@@ -152,7 +152,7 @@ def _read_csv(path: Path) -> list[Given]:
         if _COLUMN not in header:
             raise UserError(
                 f"{path} has no column {_COLUMN!r}; its first line names {', '.join(map(shown, header[:8]))}."
-                f"{did_you_mean(_COLUMN, header)} Name the column with the puzzles {_COLUMN}."
+                f"{did_you_mean(_COLUMN, header)} Give the column with the puzzles this name."
             )
         column = header.index(_COLUMN)
         for row in reader:

@@ -3,8 +3,8 @@
 import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,7 +45,7 @@ class Flags:
     """Seed of the data and of the training."""
     output: str | None = None
     """The run folder. By default a new one in checkpoints/tiny/."""
-    overrides: Annotated[list[str], tyro.conf.Positional] = ()  # pyright: ignore[reportAssignmentType]
+    overrides: Annotated[list[str], tyro.conf.Positional] = field(default_factory=list)
     """Further overrides of pretrain.py, such as arch.hidden_size=64 device=cpu."""
 
 
@@ -148,10 +148,10 @@ def main(arguments: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _arguments(arguments: list[str]):
-    before = sys.argv
-    sys.argv = arguments
+def _arguments(arguments: list[str]) -> Iterator[None]:
+    before = sys.argv.copy()
+    sys.argv[:] = arguments
     try:
         yield
     finally:
-        sys.argv = before
+        sys.argv[:] = before

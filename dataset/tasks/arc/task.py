@@ -56,6 +56,8 @@ class Arc(Task):
         if not isinstance(puzzle, Mapping):
             return super().questions(puzzle, name)
         task = parse_task(name or "unnamed", dict(puzzle), "the puzzle")
+        if not task.parts["test"]:
+            raise UserError("the puzzle: an ARC task without a test pair asks nothing. Give it a test pair.")
         return [
             Question(encode(pair.input), name, None if pair.output is None else encode(pair.output))
             for pair in task.parts["test"]
