@@ -165,7 +165,8 @@ class FakeCuda(TorchDispatchMode):
             except (DataDependentOutputException, DynamicOutputShapeException):
                 self.wait(f"{func} depends on values")
             except RuntimeError as error:
-                if "same device" not in str(error):
+                # the words of torch 2.15, and of 2.11
+                if not any(words in str(error) for words in ("on the same device", "two different devices")):
                     raise
                 raise DevicesMix(f"{_place()}: {func}: {error}") from None
         # What is left is a copy, or an index that torch copies to the device. Scalars travel with the launch.

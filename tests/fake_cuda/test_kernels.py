@@ -124,7 +124,7 @@ def test_the_optimizer_for_every_gpu_that_uses_it(capability: int):
         optimizer = AdamATan2(parameters)
         optimizer.update_in_one_pass(averages, 0.9, adam_atan2)
         for _ in range(2):
-            torch.cat(parameters).square().sum().backward()
+            torch.cat([*parameters]).square().sum().backward()
             optimizer.step()
             device.waits.clear()  # the first step copies the sizes of the parameters
         with device.step():
