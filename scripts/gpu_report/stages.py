@@ -91,7 +91,7 @@ def stages(place: Place) -> list[Stage]:
             place, "quickstart", "quickstart",
             ("experiment=quickstart", f"data_paths=[{place.data('quickstart')}]",
              f"data_builder.options.output_dir={place.data('quickstart')}", "checkpoint_every_steps=200"),
-            (*TINY_RUN, "data_builder.options.generate=60", "data_builder.options.test_size=30", "epochs=4"),
+            (*TINY_RUN, "data_builder.options.generate=60", "data_builder.options.test_size=30", "epochs=6"),
         ),
         _short(place, "one_process", "a plain process, 200 steps"),
         _short(place, "one_nccl_process", "one process of torchrun equals one plain process", like="one_process"),

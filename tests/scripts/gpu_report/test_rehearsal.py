@@ -47,7 +47,7 @@ def test_every_stage_although_killed(tmp_path: Path):
         file.write('{"stage": "quickstart", "sta')
 
     report = start(work)
-    printed, _ = report.communicate(timeout=300)
+    printed, _ = report.communicate(timeout=900)
     assert report.returncode == 0, printed
     assert "stages have ended" in printed
 
