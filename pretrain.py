@@ -15,7 +15,7 @@ from evaluators.evaluation import check_save_outputs
 from models.acceleration import accelerate
 from models.factory import comparable_config, count_parameters, make_head, resolve_arch
 from models.flops import flops_per_example
-from models.memory import memory_note
+from models.memory import say_memory
 from models.pretrained import start_from_weights
 from models.training import PuzzleEmbRates, TrainState
 from utils.distributed import broadcast_module, launched_ranks
@@ -81,9 +81,7 @@ def train(config: PretrainConfig) -> None:
         # -- the log
         resident, resident_reason = stays_on_device(config.data_on_device, data.batches, device)
         say(f"run: {plan.folder} ({plan.note})\n{machine}\n{acceleration}")
-        sizes = shape.vocab_size, shape.seq_len, num_puzzles, ranks.world_size
-        if memory := memory_note(config, *sizes, machine, acceleration.compiled):
-            say(memory)
+        say_memory(config, shape, num_puzzles, ranks.world_size, machine, acceleration.compiled, say)
         say(f"training data: {'on the device' if resident else 'loaded step by step'} ({resident_reason})")
         say(f"model: {count_parameters(head):,} parameters; steps: {state.step} -> {schedule.last_step}")
         say_if_short(config, schedule.last_step, warmup_steps, say)

@@ -1,6 +1,8 @@
 """Estimates the device memory of a training step before anything is allocated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +15,13 @@ from utils.settings import ArchConfig, PretrainConfig
 # What is left of the activations when the blocks are compiled, which keeps fewer intermediate values. Measured on an
 # H100: 31.7 of 42.9 GB for TRM-MLP on Sudoku (docs/gpu/bench.jsonl).
 COMPILED_SHARE = 0.75
+
+
+class DataSizes(Protocol):
+    """The fields of `dataset.json` that an estimate needs."""
+
+    vocab_size: int
+    seq_len: int
 
 
 @dataclass(frozen=True)
@@ -84,22 +93,28 @@ def step_memory(
     )
 
 
-def memory_note(
+def say_memory(
     config: PretrainConfig,
-    vocab_size: int,
-    seq_len: int,
+    data: DataSizes,
     puzzles: int,
     processes: int,
     machine: Machine,
     compiled: bool,
-) -> str | None:
-    """What to say about the memory of a run before its first step; None where there is no GPU. See `step_memory`."""
+    say: Callable[[str], None],
+) -> None:
+    """Say before the first step what memory it needs, and whether that is more than there is; only on GPUs.
+
+    Args:
+        config, data, puzzles, processes, compiled: see `step_memory`.
+        machine: the device, and the dtype of the recursion.
+        say: called with the line.
+    """
     if machine.device.type != "cuda":
-        return None
-    needs = step_memory(config, vocab_size, seq_len, puzzles, processes, machine.dtype, compiled)
+        return
+    needs = step_memory(config, data.vocab_size, data.seq_len, puzzles, processes, machine.dtype, compiled)
     free = torch.cuda.mem_get_info(machine.device)[0] + torch.cuda.memory_allocated(machine.device)
     micro_batch = config.global_batch_size // processes // config.grad_accum_steps
-    return needs.warning(free, micro_batch, config.activation_checkpointing) or f"memory: {needs}"
+    say(needs.warning(free, micro_batch, config.activation_checkpointing) or f"memory: {needs}")
 
 
 @dataclass(frozen=True)

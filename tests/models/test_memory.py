@@ -1,21 +1,30 @@
 """The estimate of a training step's memory, against peaks measured on a GPU and against what autograd keeps."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from models.factory import make_head
-from models.memory import StepMemory, memory_note, step_memory
+from models.memory import StepMemory, say_memory, step_memory
 from tests.runs import ROOT
 from utils.hydra import compose
-from utils.machine import choose_machine
+from utils.machine import Machine, choose_machine
 from utils.settings import ArchConfig, PretrainConfig
 
 MEASURED = [json.loads(line) for line in (ROOT / "docs/gpu/bench.jsonl").read_text().splitlines()]
 WITHOUT_KERNELS = [bench for bench in MEASURED if not bench["fused"]]
 SMALL = ["experiment=quickstart", "global_batch_size=6", "arch.forward_dtype=float32"]
+
+
+@dataclass
+class Sizes:
+    """Those of 6x6 Sudokus."""
+
+    vocab_size: int = 8
+    seq_len: int = 36
 
 
 def config_of(*overrides: str) -> PretrainConfig:
@@ -73,5 +82,19 @@ def test_a_step_that_does_not_fit_is_said_with_the_ways_out():
 
 
 def test_nothing_is_said_without_a_gpu():
-    config = config_of(*SMALL)
-    assert memory_note(config, 8, 36, 1, 1, choose_machine("cpu", "float32"), compiled=False) is None
+    said: list[str] = []
+    sizes = Sizes()
+    say_memory(config_of(*SMALL), sizes, 1, 1, choose_machine("cpu", "float32"), False, said.append)
+    assert not said
+
+
+@pytest.mark.parametrize(("free", "begins"), [(10**12, "memory: about"), (1, "warning: a training step needs about")])
+def test_a_gpu_is_asked_what_is_free(free: int, begins: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+    said: list[str] = []
+    sizes = Sizes()
+    machine = Machine(torch.device("cuda", 0), "", "float32", "", False)
+    say_memory(config_of(*SMALL), sizes, 1, 1, machine, False, said.append)
+    assert len(said) == 1
+    assert said[0].startswith(begins)
