@@ -124,11 +124,12 @@ class FakeCuda(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.is_inference_mode_enabled():  # otherwise autograd has taken such operators apart
+        if torch.is_inference_mode_enabled() and func not in _whole:  # otherwise autograd has taken operators apart
             with self:
                 results = func.decompose(*args, **kwargs)
             if results is not NotImplemented:
                 return results
+            _whole.add(func)
         given = [x for x in _leaves((*args, *kwargs.values())) if isinstance(x, Tensor)]
         if func in (aten._pin_memory.default, aten.pin_memory.default):
             with _plain_torch():
@@ -204,6 +205,7 @@ _COPIES = (aten._to_copy.default, aten.copy_.default)
 _devices: list[FakeCuda] = []
 # The calls that torch has accepted on fake tensors, so that it is asked once about the same call.
 _accepted: set[Any] = set()
+_whole: set[Any] = set()  # operators that do not consist of others
 
 
 class _Pinned(torch.Tensor):

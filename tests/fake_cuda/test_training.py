@@ -12,7 +12,6 @@ from tests.fake_cuda.architectures import (
     ARCHITECTURES,
     PUZZLES,
     SETTINGS,
-    TEXT,
     batch_of,
     head_of,
     state_of,
@@ -113,7 +112,7 @@ def test_experts_take_the_way_without_a_read(monkeypatch: pytest.MonkeyPatch):
     assert taken
 
 
-@pytest.mark.parametrize("name", ["trm", "text_trm"])
+@pytest.mark.parametrize("name", ["trm", pytest.param("text_trm", marks=pytest.mark.thorough)])
 def test_a_resumed_run_is_the_uninterrupted_one(name: str):
     with fake_cuda() as device:
         state = made(name, CUDA)
@@ -129,7 +128,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str):
         assert trained(resumed, name, device, first=3) == expected
 
 
-@pytest.mark.parametrize("name", ["trm", *TEXT])
+@pytest.mark.parametrize("name", ["trm", "text_flat", pytest.param("text_moeut", marks=pytest.mark.thorough)])
 def test_two_ranks_send_what_is_on_the_device(name: str):
     settings = SETTINGS | {"global_batch_size": 8}
     with torch.random.fork_rng(devices=[]):
