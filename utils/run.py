@@ -31,7 +31,7 @@ from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
 from utils.machine import Machine
 from utils.run_control import RunControl
-from utils.run_folder import RunPlan, check_same_run, plan_again, plan_run
+from utils.run_folder import RunPlan, check_same_run, plan_run
 from utils.settings import RESOLVED, TrainingConfig
 from utils.shared_folder import check_shared
 
@@ -114,22 +114,24 @@ def plan_on_main(
         UserError: on every rank, the error of rank 0; another run holds the folder; a rank does not see the checkpoint.
     """
 
-    def choose(folder: str | None, name: str | None) -> RunPlan:
+    def choose(load_checkpoint: str | None, folder: str | None, name: str | None) -> RunPlan:
         kind = config.arch.name.split("@")[0].split(".")[-1]
         names = config.project_name or project, name
-        return plan_run(config.load_checkpoint, folder, *names, kind, config.model_dump(), comparable)
+        return plan_run(load_checkpoint, folder, *names, kind, config.model_dump(), comparable)
 
     plan: RunPlan | None = None
     with errors_of_rank_0():
         if control.ranks.is_main:
-            plan = control.earlier_plan()
-            if plan is not None:  # the launcher has started this run before
-                control.lock(plan.folder)
-                plan = plan_again(plan)
+            earlier = control.earlier_plan()
+            if earlier is not None:  # the launcher has started this run before
+                control.lock(earlier.folder)
+                plan = choose("latest", str(earlier.folder), earlier.name)
+                if plan.resume is None:  # it had not saved yet
+                    plan = replace(earlier, note=f"started again: {earlier.note}")
             else:
-                plan = choose(config.checkpoint_path, config.run_name)
+                plan = choose(config.load_checkpoint, config.checkpoint_path, config.run_name)
                 if control.lock(plan.folder):  # the run that it has waited for may have saved
-                    plan = choose(str(plan.folder), plan.name)
+                    plan = choose(config.load_checkpoint, str(plan.folder), plan.name)
             control.remember(plan)
     plan = broadcast_object(plan)
     assert plan is not None
@@ -236,5 +238,6 @@ def save(
         content["run"] = {"project": plan.project, "name": plan.name, "wandb_id": plan.wandb_id}
         content["config"] = config.model_dump() | {RESOLVED: plan.resolved}
         save_train_state(plan.folder, state.step, content | (more or {}))
+        control.delete_old()
     control.saved()
     barrier()

@@ -147,10 +147,13 @@ class RunControl:
         return self._save or self._stop
 
     def saved(self) -> None:
-        """Count the time to the next checkpoint from now on, and delete checkpoints that are no longer wanted."""
+        """Count the time to the next checkpoint from now on."""
         self._save, self._last_save = False, time.monotonic()
-        if self._retention is not None and self.ranks.is_main:
-            self._retention.apply()
+
+    def delete_old(self) -> None:
+        """Delete checkpoints that are no longer wanted; on rank 0, once the newest is whole, from whatever thread."""
+        assert self._retention is not None
+        self._retention.apply()
 
     def stops(self, step: int) -> bool:
         """Whether the run ends after `step` because it was asked to. The last step ends it anyway."""
