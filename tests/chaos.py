@@ -240,7 +240,7 @@ def torment(
     last = started()
     if not wait(lambda: not last.alive(), 2 * patience, 0.2):
         tally.hangs.append(f"the last start: see {last.log}")
-    elif launch.agent.returncode != 0:
+    elif last.agent.returncode != 0:
         tally.differences.append(f"the last start failed: see {last.log}")
     for launch in launches:
         if launch.alive():
