@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,6 +195,7 @@ def torment(
     ranks: list[int],
     max_restarts: int,
     kinds: list[str],
+    moments: Sequence[str],
 ) -> Tally:
     """Start the run, kill it, and start it again, until it has been killed `kills` times and has come to its end."""
     tally, launches, number = Tally(), list[Launch](), 0
@@ -211,7 +212,7 @@ def torment(
         launch = started()
         # the kills are spread over what is left of the run
         target = last_step(folder) + chance.randint(1, max(2, 2 * (steps - last_step(folder)) // (kills - number + 2)))
-        when = chance.choice(MOMENTS)
+        when = chance.choice(moments)
         in_writing = moment(launch, folder, when, min(target, steps - SAVE_EVERY), patience, chance)
         if launch.agent.poll() is not None:
             tally.differences.append(f"start {number} ended by itself: see {launch.log}")
@@ -239,7 +240,7 @@ def torment(
     last = started()
     if not wait(lambda: not last.alive(), 2 * patience, 0.2):
         tally.hangs.append(f"the last start: see {last.log}")
-    elif launch.agent.returncode != 0:
+    elif last.agent.returncode != 0:
         tally.differences.append(f"the last start failed: see {last.log}")
     for launch in launches:
         if launch.alive():
@@ -281,6 +282,7 @@ def chaos(
     ranks: tuple[int, ...] = (2,),
     max_restarts: int = 0,
     kinds: list[str] | None = None,
+    moments: Sequence[str] = MOMENTS,
 ) -> Tally:
     """Compare a run that is killed with one that is left alone.
 
@@ -294,6 +296,7 @@ def chaos(
         max_restarts: how often torchrun starts the ranks again; then only ranks are killed, and nothing else is
             started again.
         kinds: keys of `KINDS`, by default all that apply.
+        moments: when to kill: at a random step, while a checkpoint is written (write), or during the start.
     """
     chance = random.Random(seed)
     if kinds is None:
@@ -308,7 +311,7 @@ def chaos(
     # restarts by torchrun must find their checkpoints by themselves
     resume = {} if max_restarts else {"load_checkpoint": "latest"}
     args = tiny(data, broken, **settings(steps), **resume)
-    tally = torment(args, broken, kills, steps, chance, patience, list(ranks), max_restarts, kinds)
+    tally = torment(args, broken, kills, steps, chance, patience, list(ranks), max_restarts, kinds, moments)
     compare(tally, whole, broken, steps, exact=len(set(ranks)) == 1)
     return tally
 

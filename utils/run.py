@@ -27,7 +27,7 @@ from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
 from utils.machine import Machine
 from utils.run_control import RunControl
-from utils.run_folder import RunPlan, check_same_run, plan_again, plan_run, skipped_steps
+from utils.run_folder import RunPlan, check_same_run, plan_run, skipped_steps
 from utils.settings import RESOLVED, TrainingConfig
 from utils.shared_folder import check_shared
 
@@ -112,23 +112,25 @@ def plan_on_main(
         UserError: on every rank, the error of rank 0; another run holds the folder; a rank does not see the checkpoint.
     """
 
-    def choose(folder: str | None, name: str | None) -> RunPlan:
+    def choose(load_checkpoint: str | None, folder: str | None, name: str | None) -> RunPlan:
         kind = config.arch.name.split("@")[0].split(".")[-1]
         names = config.project_name or project, name
-        values = config.model_dump()
-        return plan_run(config.load_checkpoint, folder, *names, kind, values, comparable, control.ranks.say)
+        values, say = config.model_dump(), control.ranks.say
+        return plan_run(load_checkpoint, folder, *names, kind, values, comparable, say)
 
     plan: RunPlan | None = None
     with errors_of_rank_0():
         if control.ranks.is_main:
-            plan = control.earlier_plan()
-            if plan is not None:  # the launcher has started this run before
-                control.lock(plan.folder)
-                plan = plan_again(plan, control.ranks.say)
+            earlier = control.earlier_plan()
+            if earlier is not None:  # the launcher has started this run before
+                control.lock(earlier.folder)
+                plan = choose("latest", str(earlier.folder), earlier.name)
+                if plan.resume is None:  # it had not saved yet
+                    plan = replace(earlier, note=f"started again: {earlier.note}")
             else:
-                plan = choose(config.checkpoint_path, config.run_name)
+                plan = choose(config.load_checkpoint, config.checkpoint_path, config.run_name)
                 if control.lock(plan.folder):  # the run that it has waited for may have saved
-                    plan = choose(str(plan.folder), plan.name)
+                    plan = choose(config.load_checkpoint, str(plan.folder), plan.name)
             if plan.resume is not None:
                 plan = replace(plan, skipped=skipped_steps(plan.folder) | skipped_steps(plan.resume[0]))
             control.remember(plan)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -152,18 +152,6 @@ def _resume(source: Path, step: int, state: Mapping[str, Any], folder: Path) -> 
     note = f"going on from step {step} of {source}"
     ended = step if state.get("config", {}).get("max_steps") == step else None
     return RunPlan(folder, run["project"], run["name"], wandb_id, resume=(source, step), note=note, ended=ended)
-
-
-def plan_again(earlier: RunPlan, say: Callable[[str], None] = print) -> RunPlan:
-    """The plan of a run whose processes have been started again: the newest whole checkpoint that they left, if any.
-
-    Raises:
-        UserError: there are checkpoints, but none is whole.
-    """
-    found = newest_whole_pair(earlier.folder, set_aside=True, say=say)
-    if found is None:
-        return replace(earlier, note=f"started again: {earlier.note}")
-    return replace(_resume(earlier.folder, *found, earlier.folder), wandb_id=earlier.wandb_id)
 
 
 def _newest_run(

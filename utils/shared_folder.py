@@ -12,13 +12,16 @@ from utils.errors import UserError
 from utils.run_folder import RunPlan
 from utils.run_lock import FILE
 
-_PATIENCE = 30.0  # seconds until a network file system shows a new file at the latest
 
-
-def check_shared(plan: RunPlan, ranks: Ranks) -> None:
+def check_shared(plan: RunPlan, ranks: Ranks, patience: float = 30.0) -> None:
     """Check that every rank sees the checkpoint that the run starts from, and say if it does not see the run folder.
 
     Collective. Call it while rank 0 holds the lock of the folder.
+
+    Args:
+        plan: where the run writes and what it starts from.
+        ranks: the rank of this process.
+        patience: seconds until a network file system shows a new file at the latest.
 
     Raises:
         UserError: on every rank, if one of them does not see the checkpoint.
@@ -28,7 +31,7 @@ def check_shared(plan: RunPlan, ranks: Ranks) -> None:
     needed = [plan.weights] if plan.weights is not None else []
     if plan.resume is not None:
         needed = [weights_path(*plan.resume), train_state_path(*plan.resume)]
-    mine = (socket.gethostname(), _appears(needed), _appears([plan.folder / FILE]))
+    mine = (socket.gethostname(), _appears(needed, patience), _appears([plan.folder / FILE], patience))
     found = [mine] * ranks.world_size
     dist.all_gather_object(found, mine)
     blind = [f"rank {rank} on {host}" for rank, (host, sees, _) in enumerate(found) if not sees]
@@ -46,8 +49,8 @@ def check_shared(plan: RunPlan, ranks: Ranks) -> None:
         )
 
 
-def _appears(paths: list[Path]) -> bool:
-    deadline = time.monotonic() + _PATIENCE
+def _appears(paths: list[Path], patience: float) -> bool:
+    deadline = time.monotonic() + patience
     while not all(path.exists() for path in paths):
         if time.monotonic() > deadline:
             return False

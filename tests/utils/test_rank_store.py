@@ -1,0 +1,49 @@
+"""Ranks meet under one token, a new one for each start, whatever an earlier start has left in the store."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from torch.distributed import TCPStore
+
+from utils import rank_store
+from utils.errors import UserError
+from utils.rank_store import RankStore, meet
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
+    """The store of an agent that starts processes again and again."""
+    server = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", str(server.port))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    return server
+
+
+def start(ranks: int) -> list[RankStore]:
+    with ThreadPoolExecutor(ranks) as pool:
+        return list(pool.map(lambda rank: meet(rank, ranks), reversed(range(ranks))))
+
+
+def test_each_start_has_a_token_of_its_own_even_with_another_number_of_ranks(agent: TCPStore):
+    tokens: list[str] = []
+    for ranks in (3, 2, 1, 3):
+        agent.set("hello/2", "a process that has died")  # it has introduced itself, and will never answer
+        stores = start(ranks)
+        tokens.append(stores[0].token)
+        assert {store.token for store in stores} == {tokens[-1]}
+        own, other = stores[0].connect(), stores[-1].connect()
+        assert own.add("key", 1) == 1  # no key of an earlier start
+        assert other.add("key", 1) == 2
+        stores[0].connect_to_all().add("kept", 1)
+    assert len(set(tokens)) == 4
+    assert agent.add("kept", 0) == 4
+
+
+def test_ranks_that_do_not_come_are_named(agent: TCPStore, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rank_store, "START", timedelta(seconds=0.2))
+    with pytest.raises(UserError, match=r"ranks 1, 2 did not start.*localhost, port \d+"):
+        meet(0, 3)
+    with pytest.raises(UserError, match="rank 0 did not start"):
+        meet(1, 3)
