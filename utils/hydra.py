@@ -38,6 +38,8 @@ SCHEMAS: dict[str, type[Settings]] = {
     "cfg_search": SearchConfig,
     "cfg_generate": GenerateConfig,
 }
+# a full disk, an exhausted quota, a limit on files, a disk that has become read-only, a network folder that is gone
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE)
 _FULL_ERROR = "HYDRA_FULL_ERROR"  # the variable with which Hydra shows tracebacks
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -132,9 +134,9 @@ def _failure_of(run: Callable[[], object], in_sweep: bool) -> _Failure | None:
     except UserError as error:
         return _Failure(error_message(error), 2)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
             full = UserError(
-                f"the disk is full: {error}. Free some space and start again "
+                f"nothing can be written: {error}. Free some space, or make it writable, and start again "
                 "(training goes on with load_checkpoint=latest)."
             )
             return _Failure(error_message(full), 2)

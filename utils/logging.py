@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
@@ -16,6 +17,9 @@ from utils.wandb_run import WandbRun
 
 METRICS_FILE = "metrics.jsonl"
 PERF_FILE = "perf.jsonl"
+FULL_FOLDER = (
+    "Free some space, or make it writable, and go on with load_checkpoint=latest. The checkpoints are as they were."
+)
 
 
 def new_wandb_id() -> str:
@@ -77,13 +81,15 @@ class RunLog:
             project, name, wandb_id, wandb_mode: the run in W&B. W&B itself reads all other WANDB_* variables.
             shown: label in the progress bar -> name of the metric whose latest value it shows.
         """
-        self._shown, self._latest = shown, {}
+        self._folder, self._shown, self._latest = folder, shown, {}
         with writing_to(folder, OTHER_FOLDER):
-            self._metrics = _open_for_append(folder / METRICS_FILE, first_step)
-            self._perf = _open_for_append(folder / PERF_FILE, first_step)
+            self._metrics, lost = _open_for_append(folder / METRICS_FILE, first_step)
+            self._perf, _ = _open_for_append(folder / PERF_FILE, first_step)
         # in a log file, one line every 30 seconds is enough
         pace = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(total=total_steps, initial=first_step - 1, dynamic_ncols=True, desc="train", mininterval=pace)
+        if lost is not None:
+            self.say(f"note: {lost} The run goes on; what is lost cannot be computed again.")
         # an argument overrides the environment variable of the same name, so pass on the value of the variable
         run: dict[str, Any] = {"project": project, "name": name, "id": wandb_id, "config": config}
         run |= {"resume": os.environ.get("WANDB_RESUME") or "allow", "dir": os.environ.get("WANDB_DIR") or str(folder)}
@@ -91,8 +97,9 @@ class RunLog:
 
     def step(self, step: int, metrics: dict[str, float], perf: dict[str, float]) -> None:
         """Record one step."""
-        _write_line(self._metrics, {"step": step, **metrics})
-        _write_line(self._perf, {"step": step, **perf})
+        with writing_to(self._folder, FULL_FOLDER):
+            _write_line(self._metrics, {"step": step, **metrics})
+            _write_line(self._perf, {"step": step, **perf})
         self._wandb.log({**metrics, **perf}, step)
         self._latest |= {**metrics, **perf}
         shown = {word: f"{self._latest[key]:.4g}" for word, key in self._shown.items() if key in self._latest}
@@ -129,8 +136,9 @@ class RunLog:
     def close(self, failed: bool = False) -> None:
         """Flush and close everything, and tell W&B whether the run failed."""
         self._bar.close()
-        self._metrics.close()
-        self._perf.close()
+        for file in (self._metrics, self._perf):
+            with suppress(OSError):  # of a full disk, which has been said when the line was written
+                file.close()
         self._wandb.finish(failed)
 
 
@@ -151,23 +159,55 @@ class SilentLog:
     def __exit__(self, *_: object) -> None: ...
 
 
-def _open_for_append(path: Path, first_step: int) -> TextIO:
+def _open_for_append(path: Path, first_step: int) -> tuple[TextIO, str | None]:
+    """(the file, with the lines of the steps before `first_step` alone, in order; what of them is lost, or None)."""
+    lost = None
     if path.exists():
         check_regular_file(path, "Remove it.")
-        kept = [
-            line for line in path.read_text(errors="replace").splitlines(keepends=True) if _step_of(line) < first_step
-        ]
         temporary = path.with_name(f".{path.name}.writing")
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
-    return path.open("a", buffering=1)  # line-buffered, so that a killed run loses nothing
+        try:
+            lost = _copy_steps(path, temporary, first_step)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    elif first_step > 1:
+        lost = f"{path.name} is missing, so it begins with step {first_step} now."
+    return path.open("a", buffering=1), lost  # line-buffered, so that a killed run loses nothing
 
 
-def _step_of(line: str) -> float:
+def _copy_steps(path: Path, target: Path, first_step: int) -> str | None:
+    """Copy the whole lines of steps before `first_step` that are in order. Returns what is lost, or None."""
+    last, missing = 0, list[str]()
+    with path.open("rb") as lines, target.open("wb") as kept:
+        for line in lines:
+            step = _step_of(line)
+            if not last < step < first_step:
+                continue  # left by an interrupted run, damaged, or written by two runs at once
+            if step > last + 1:
+                missing.append(_range(last + 1, step - 1))
+            kept.write(line)
+            last = step
+        kept.flush()
+        os.fsync(kept.fileno())
+    if last < first_step - 1:
+        missing.append(_range(last + 1, first_step - 1))
+    if not missing:
+        return None
+    shown = ", ".join(missing[:8]) + (", ..." if missing[8:] else "")
+    return f"{path.name} lacks steps that have been made ({shown}), because its lines were damaged or removed."
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _step_of(line: bytes) -> int:
+    """The step of a line; 0 if the line is damaged or was cut off."""
     try:
-        return json.loads(line)["step"] if line.endswith("\n") else float("inf")
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line that was cut off
+        step = json.loads(line)["step"] if line.endswith(b"\n") else 0
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return step if type(step) is int else 0
 
 
 def _write_line(file: TextIO, values: dict[str, Any]) -> None:

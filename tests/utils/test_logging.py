@@ -1,8 +1,11 @@
 """The log of a run: what a resumed run cuts off, what the files hold, and whether W&B is used."""
 
+import errno
 import io
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +178,50 @@ def test_wandb_ids_differ(monkeypatch: pytest.MonkeyPatch):
     assert len({new_wandb_id() for _ in range(100)}) == 100
     monkeypatch.setenv("WANDB_RUN_ID", "mine")
     assert new_wandb_id() == "mine"
+
+
+# -- damaged files, full disks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda lines: [*lines[:2], b"\xff\x00garbage\n", *lines[3:]], "(3)"),
+        (lambda lines: lines[2:5], "(1 to 2, 6)"),
+        (lambda lines: [*lines, *lines[2:4]], None),  # written a second time
+        (lambda lines: [], "(1 to 6)"),
+        (lambda lines: [*lines[:5], lines[5][:-1]], "(6)"),
+        (lambda lines: [b'{"step": "1"}\n', b'{"step": 1.0}\n', b"[" * 100_000 + b"\n", *lines], None),
+    ],
+)
+def test_missing_steps_are_told_and_damaged_lines_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[list[bytes]], list[bytes]], said: str | None
+):
+    write(tmp_path, 1, 6)
+    path = tmp_path / METRICS_FILE
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(damage(whole)))
+    kept = [line for line in damage(whole)[:6] if line in whole] if said else whole
+    write(tmp_path, 7, 8)
+    assert path.read_bytes().splitlines(keepends=True)[:-2] == kept
+    out = capsys.readouterr().out
+    assert (f"metrics.jsonl lacks steps that have been made {said}" in out) if said else ("lacks" not in out)
+
+
+def test_a_log_that_is_missing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write(tmp_path, 7, 8)
+    assert "metrics.jsonl is missing, so it begins with step 7 now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_line_that_cannot_be_written_ends_in_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
+    log = open_log(tmp_path)
+    log.step(1, {"train/lm_loss": 2.0}, {})
+
+    def full(file: object, values: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("utils.logging._write_line", full)
+    with pytest.raises(UserError, match=rf"cannot be written \(.*{os.strerror(number)}\). Free some space"), log:
+        log.step(2, {"train/lm_loss": 2.0}, {})
+    assert lines(tmp_path / METRICS_FILE) == [{"step": 1, "train/lm_loss": 2.0}]
