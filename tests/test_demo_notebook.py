@@ -23,9 +23,13 @@ def code_cells() -> list[str]:
 def execute(cell: str, names: dict[str, Any]) -> Any:
     """Run a cell, and return the value of its last line if that is an expression, which a notebook would show."""
     tree = ast.parse(cell)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1]
+    if not isinstance(last, ast.Expr):
+        exec(compile(tree, "cell", "exec"), names)
+        return None
+    del tree.body[-1]
     exec(compile(tree, "cell", "exec"), names)
-    return None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
 
 
 @pytest.mark.thorough

@@ -53,8 +53,9 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         "answers": np.ones((3, 16)),
         "q_halt": np.zeros(3),
     }.items():
+        changed: dict[str, Any] = {**good, name: bad}
         with pytest.raises(ValueError, match=r"must be \[seq\], \[seq\], \[steps, seq\] and \[steps\]"):
-            Solving(look, **(good | {name: bad}))
+            Solving(look, **changed)
     with pytest.raises(ValueError, match="16 tokens: boards have 6 x 6 cells"):
         Solving(sudoku_look(36), **good)
     with pytest.raises(ValueError, match="apply the sigmoid"):
