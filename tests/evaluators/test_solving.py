@@ -58,8 +58,9 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
             Solving(look, **changed)
     with pytest.raises(ValueError, match="16 tokens: boards have 6 x 6 cells"):
         Solving(sudoku_look(36), **good)
+    improbable: dict[str, Any] = {**good, "q_halt": np.array([0.5, 3.0])}
     with pytest.raises(ValueError, match="apply the sigmoid"):
-        Solving(look, **(good | {"q_halt": np.array([0.5, 3.0])}))
+        Solving(look, **improbable)
 
 
 def test_a_cell_that_is_open_is_not_wrong() -> None:
