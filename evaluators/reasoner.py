@@ -31,8 +31,8 @@ from utils.constants import MAX_ACT_STEPS
 from utils.errors import UserError
 from utils.settings import ArchConfig
 
-# Most puzzles need a few rounds of a few chains. A CPU takes a tenth of a second or less for a chain and a round.
-_SEARCH = SearchRule(chains=4, rounds=300, seconds=60.0)
+# Most puzzles need a few rounds of a single chain. A CPU takes a tenth of a second or less for a chain and a round.
+_SEARCH = SearchRule(chains=2, rounds=600, seconds=60.0)
 _PUZZLES_AT_ONCE = {"cuda": 512}  # of a search; elsewhere one, as more would only share the processor
 _OPEN = FIRST_VALUE - 1  # the token of a cell that a search has not decided
 

@@ -12,6 +12,6 @@ from evaluators.answer import Answer
 from evaluators.loading import load
 from evaluators.reasoner import Reasoner
 from tiny_recursive_model.short_model import TinyRecursiveModel, TRMConfig
-from tiny_recursive_model.train import train
+from tiny_recursive_model.training import train
 
 __all__ = ["Answer", "Reasoner", "TRMConfig", "TinyRecursiveModel", "load", "train"]

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     elif command == "predict":
         from tiny_recursive_model.predict import main as run
     elif command == "train":
-        from tiny_recursive_model.train import main as run
+        from tiny_recursive_model.training import main as run
     else:
         print(f"there is no command {command!r}.\n{_USAGE}", file=sys.stderr)
         return 2

@@ -1,7 +1,10 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
-from evaluators.solving import Solving
+from dataset.tasks.look import Look
+from evaluators.solving import Solving, boards_of
 from tests.evaluators.solvings import boards, plain, steps_shown, sudoku_look
 
 
@@ -36,7 +39,12 @@ def test_first_and_last_answer_are_among_those_shown(max_frames: int) -> None:
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
-    good = {"inputs": np.ones(16), "labels": np.ones(16), "answers": np.ones((2, 16)), "q_halt": np.zeros(2)}
+    good: dict[str, Any] = {
+        "inputs": np.ones(16),
+        "labels": np.ones(16),
+        "answers": np.ones((2, 16)),
+        "q_halt": np.zeros(2),
+    }
     look = sudoku_look(16)
     Solving(look, **good)
     for name, bad in {
@@ -45,9 +53,20 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         "answers": np.ones((3, 16)),
         "q_halt": np.zeros(3),
     }.items():
+        changed: dict[str, Any] = {**good, name: bad}
         with pytest.raises(ValueError, match=r"must be \[seq\], \[seq\], \[steps, seq\] and \[steps\]"):
-            Solving(look, **(good | {name: bad}))
+            Solving(look, **changed)
     with pytest.raises(ValueError, match="16 tokens: boards have 6 x 6 cells"):
         Solving(sudoku_look(36), **good)
+    improbable: dict[str, Any] = {**good, "q_halt": np.array([0.5, 3.0])}
     with pytest.raises(ValueError, match="apply the sigmoid"):
-        Solving(look, **(good | {"q_halt": np.array([0.5, 3.0])}))
+        Solving(look, **improbable)
+
+
+def test_a_cell_that_is_open_is_not_wrong() -> None:
+    inputs, labels = np.array([2, 1, 1, 1]), np.array([2, 3, 4, 5])
+    answers = np.array([[2, 3, 1, 1], [2, 3, 5, 1], [2, 3, 4, 5]])
+    frames = boards_of(Solving(Look(2, 2, " .1234"), inputs, labels, answers, np.zeros(3), open_token=1), 3).frames
+    assert [frame.verdict for frame in frames] == ["2 open", "1 wrong", "solved"]
+    frames = boards_of(Solving(Look(2, 2, " .1234"), inputs, labels, answers, np.zeros(3)), 3).frames
+    assert [frame.verdict for frame in frames] == ["2 wrong", "2 wrong", "solved"]

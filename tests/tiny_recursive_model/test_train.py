@@ -2,12 +2,13 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.runs import metrics, start, tiny, write_sudoku
 from tests.tiny_recursive_model.running import run
-from tiny_recursive_model.train import Flags, command, overrides_of, train
+from tiny_recursive_model.training import Flags, command, overrides_of, train
 from utils.errors import UserError
 from utils.hydra import compose
 from utils.settings import PretrainConfig
@@ -79,7 +80,7 @@ def test_three_ways_to_start_a_run_are_one_run(tmp_path: Path, monkeypatch: pyte
     data = write_sudoku(tmp_path / "data", groups=6, tests=2, own_ids=False)
     settings = [item for item in tiny(data, None, max_steps=6) if not item.startswith(("checkpoint_path", "epochs"))]
     settings += ["data_builder=null", "eval_early_halting=false"]
-    flags = {"epochs": 20, "batch_size": 6, "seed": 4}
+    flags: dict[str, Any] = {"epochs": 20, "batch_size": 6, "seed": 4}
     reasoner = train("sudoku", overrides=settings, output=str(tmp_path / "python"), **flags)
     assert reasoner.task.seq_len == 16
     words = ["--epochs", "20", "--batch-size", "6", "--seed", "4", "--output", str(tmp_path / "command")]
