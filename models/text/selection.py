@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from models.layers import rms_norm
 from utils.distributed import summed_over_ranks
@@ -85,7 +86,9 @@ class Selections:
         """Whether nothing was recorded, as in models without experts."""
         return not self._records
 
-    @torch.compiler.disable()  # a graph would depend on the records so far, also when recomputed
+    # Not compiled, because a graph would depend on the records so far, also when recomputed. `torch.compiler.disable`
+    # does the same, but imports the compiler at once, which takes every program seconds.
+    @_disable_dynamo
     def record(self, selector: Selector, logits: Tensor, ids: Tensor, real: Tensor) -> None:
         """Add one use of a selector: logits [tokens, heads, experts], ids [tokens, heads, k], real bool [tokens]."""
         if self._read:

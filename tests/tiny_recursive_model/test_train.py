@@ -15,7 +15,7 @@ from utils.settings import PretrainConfig
 
 
 def composed(**flags: object) -> PretrainConfig:
-    given = Flags(**flags)  # pyright: ignore[reportArgumentType]
+    given = Flags(**flags)
     return compose("cfg_pretrain", overrides_of(given))
 
 
