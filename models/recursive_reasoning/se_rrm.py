@@ -222,6 +222,20 @@ class SymbolInner(nn.Module):
         """The vectors of all planes, [1, symbols, n, hidden], from those of the special symbols and of the others."""
         return torch.cat((special, shared.expand(-1, self.symbols - special.shape[1], -1, -1)), dim=1)
 
+    def canonical_order(self, inputs: Tensor) -> Tensor:
+        """The order in which the planes are computed, int64 [batch, symbols], the same for questions that are alike.
+
+        Sums over symbols depend on their order in the last bits. So that permuting the ordinary symbols permutes the
+        logits exactly, they are taken in the order of their first occurrence, behind the special ones.
+        """
+        symbols = torch.arange(self.symbols, device=inputs.device).expand(len(inputs), -1)
+        if not self.config.equivariant_symbols:
+            return symbols
+        present = inputs.unsqueeze(1) == symbols.unsqueeze(2)  # [batch, symbols, cells]
+        first = torch.where(present.any(-1), present.to(torch.uint8).argmax(-1), self.cells)
+        special = self.embed_special_tokens.shape[1]
+        return torch.where(symbols < special, symbols - special, first).argsort(dim=1, stable=True)
+
     def view(self) -> View:
         """The positions of a plane; added tokens are not rotated."""
         if self.rotary is None:
@@ -251,16 +265,23 @@ class SymbolInner(nn.Module):
         The halting logit belongs to the probability of the least certain token; it has no gradient.
         """
         with cast_once(self, self.dtype):
-            x, view, z = self.embed(data), self.view(), states["z"]
+            order = self.canonical_order(data["inputs"])
+            x, view, z = _in_order(self.embed(data), order), self.view(), _in_order(states["z"], order)
             with torch.no_grad():
                 for _ in range(self.config.H_cycles - 1):
                     z = self.passes(z, x, view)
             z = self.passes(z, x, view)
-        logits = self.logits(z)
+        back = order.argsort(1)
+        logits, z = _in_order(self.logits(z).mT, back).mT, _in_order(z, back)
         with torch.no_grad():
             sure = logits.float().softmax(-1).amax(-1).amin(-1)
             q_halt = sure if self.config.q_halt_is_probability else torch.logit(sure, eps=1e-6)
         return {"z": z}, logits, q_halt, -q_halt
+
+
+def _in_order(planes: Tensor, order: Tensor) -> Tensor:
+    """The planes [batch, symbols, ...] in the order [batch, symbols]."""
+    return planes[torch.arange(len(planes), device=planes.device).unsqueeze(1), order]
 
 
 def _vectors(*shape: int) -> nn.Parameter:
