@@ -7,9 +7,14 @@ import pytest
 import torch
 
 from models.act import ACTModel
+from models.flops import flops_per_example
 from models.losses import ACTLossHead, Score
-from tests.models.small import small_batch, small_model
-from tests.models.small_family import FAMILY, family_model, family_state
+from models.memory import step_memory
+from tests.models.small import CONFIG, small_batch, small_model
+from tests.models.small_family import FAMILY, OWN, family_model, family_state
+from utils.settings import ArchConfig, PretrainConfig
+
+FROM_DATA = ("vocab_size", "seq_len", "num_puzzle_identifiers")
 
 
 def spread_halting(model: ACTModel) -> ACTModel:
@@ -79,6 +84,22 @@ def test_an_answer_depends_on_its_example_alone(architecture: str):
     together, alone = answers(slice(0, 5)), answers(slice(2, 3))
     torch.testing.assert_close(together[:, 2:3], alone, rtol=1e-4, atol=1e-5)
     assert torch.equal(answers(slice(0, 5)), together)
+
+
+@pytest.mark.parametrize("architecture", FAMILY)
+def test_operations_and_memory_are_known_before_a_run(architecture: str):
+    own = {key: value for key, value in (CONFIG | OWN.get(architecture, {})).items() if key not in FROM_DATA}
+    name = "recursive_reasoning." + FAMILY[architecture]
+    loss = {"name": "losses@ACTLossHead", "loss_type": "stablemax_cross_entropy"}
+    arch = ArchConfig.model_validate({"name": name, "loss": loss, **own})
+    more = ArchConfig.model_validate({"name": name, "loss": loss, **own, "L_layers": 2})
+    one, two = (flops_per_example(a, CONFIG["vocab_size"], CONFIG["seq_len"]) for a in (arch, more))
+    assert 1.5 * one < two < 2 * one
+    config = PretrainConfig.model_validate({"arch": arch, "global_batch_size": 6})
+    needs = step_memory(config, CONFIG["vocab_size"], CONFIG["seq_len"], 5, 1, "float32", compiled=False)
+    states = family_model(architecture).inner.empty_states(6, torch.device("cpu")).values()
+    assert needs.states == 2 * sum(z.nbytes for z in states)
+    assert needs.activations > 0
 
 
 def test_a_model_computes_in_bfloat16():
