@@ -47,8 +47,8 @@ class FixedPointConfig(ReasonerConfig):
 
     halt_max_steps: int = Field(default=12, ge=1, le=MAX_ACT_STEPS)
     """Maximum number of steps of an example in training, each of n_backwards_L iterations."""
-    max_iter_eval: int = Field(default=1000, ge=1, le=MAX_ACT_STEPS)
-    """Maximum number of iterations of an example in evaluation."""
+    max_iter_eval: int | None = Field(default=1000, ge=1, le=MAX_ACT_STEPS)
+    """Maximum number of iterations of an example in evaluation; null: as many as in training."""
     n_backwards_L: int = Field(default=6, ge=1, le=1000)
     """Iterations of a step of training, all with gradient."""
     halting_mechanism: Literal["fixed_point", "act"] = "fixed_point"
@@ -293,8 +293,10 @@ class FixedPointModel(RandomStartModel):
         return {"y": self.settings.init_std}
 
     def steps_limit(self, max_steps: int | None) -> int:
-        """See `ACTModel.steps_limit`; in evaluation max_iter_eval takes the place of halt_max_steps."""
-        return super().steps_limit(max_steps or self.settings.max_iter_eval)
+        """See `ACTModel.steps_limit`; in evaluation a step is one iteration, and max_iter_eval their maximum."""
+        config = self.settings
+        iterations = config.max_iter_eval or config.halt_max_steps * config.n_backwards_L
+        return super().steps_limit(max_steps or iterations)
 
     def advance(
         self, states: dict[str, Tensor], data: dict[str, Tensor]

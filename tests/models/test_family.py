@@ -1,6 +1,7 @@
 """The architectures after TRM: training, resuming, recomputing, answers that depend on their example alone, options."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from models.losses import ACTLossHead, Score
 from models.memory import step_memory
 from tests.models.small import CONFIG, small_batch, small_model
 from tests.models.small_family import FAMILY, OWN, family_model, family_state
+from utils.checkpoint import check_fits, load_weights
+from utils.errors import UserError
+from utils.functions import load_class
 from utils.settings import ArchConfig, PretrainConfig
 
 FROM_DATA = ("vocab_size", "seq_len", "num_puzzle_identifiers")
@@ -310,3 +314,40 @@ def test_the_options_of_se_rrm(equivariant: bool, options: dict):
 def test_the_positions_of_eqr(positions: str):
     state = family_state("eqr", pos_encodings=positions, board_height=2, board_width=3)
     assert state.train_step(small_batch(6))["train/lm_loss"] > 0
+
+
+# -- published files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("published", "architecture"),
+    [
+        ("eqr@EqRModel", "eqr"),
+        ("recursive_reasoning.trm_equi@SERRM", "se_rrm"),
+        ("fixed_point_reasoning.fprm@FixedPointReasoningModel_ACTV1", "fprm"),
+    ],
+)
+def test_published_names_of_classes_are_known(published: str, architecture: str):
+    assert isinstance(family_model(architecture), load_class(published))
+
+
+def test_weights_of_urm_lie_in_a_file_with_other_things(tmp_path: Path):
+    head = ACTLossHead(family_model("urm"))
+    weights = {f"_orig_mod.{name}": value for name, value in head.state_dict().items()}
+    torch.save({"model_state_dict": weights, "optimizer_states": [], "step": 7}, tmp_path / "step_7")
+    loaded = load_weights(tmp_path / "step_7")
+    check_fits(loaded, head, tmp_path)
+    assert all(torch.equal(loaded[name], value) for name, value in head.state_dict().items())
+
+
+def test_masks_of_fprm_are_left_out_unless_they_mask_something(tmp_path: Path):
+    head = ACTLossHead(family_model("fprm"))
+    name = "model.inner.lm_head"
+    weights = head.state_dict()
+    mask = torch.ones_like(weights[f"{name}.weight"])
+    torch.save(weights | {f"{name}.mask": mask}, tmp_path / "step_1")
+    check_fits(load_weights(tmp_path / "step_1"), head, tmp_path)
+    mask[0, 0] = 0
+    torch.save(weights | {f"{name}.mask": mask}, tmp_path / "step_2")
+    with pytest.raises(UserError, match=r"lm_head\.mask"):
+        check_fits(load_weights(tmp_path / "step_2"), head, tmp_path)
