@@ -180,7 +180,7 @@ class TrainState:
     def _draws(self, device: torch.device) -> dict[str, Tensor]:
         """The random numbers of this rank's slots, on `device`: draws for the global batch from (seed, step), no state.
 
-        What uses torch's own generator, as dropout does, depends on (seed, step, rank) alone.
+        What uses torch's own generator, as dropout and the noise of EqR do, depends on (seed, step, rank) alone.
         """
         torch.manual_seed(seed_of(self.config.seed, Stream.DROPOUT, self.step, self.ranks.rank))
         seed = seed_of(self.config.seed, Stream.EXPLORATION, self.step)
