@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.inner import InnerModel, Level, RecursionConfig
+from models.inner import InnerModel, RecursionConfig
 from utils.machine import COMPILE_OPTIONS, to_device
 
 
@@ -22,7 +22,7 @@ from utils.machine import COMPILE_OPTIONS, to_device
 class Carry:
     """The state that the slots carry from one step to the next."""
 
-    states: dict[str, Tensor]  # latents by name, [batch, positions, hidden], detached
+    states: dict[str, Tensor]  # by name, [batch, ...], detached: latents, mostly [batch, positions, hidden]
     steps: Tensor  # int32 [batch], steps taken on the current example
     halted: Tensor  # bool [batch], whether the slot takes a new example at the next step
     current_data: dict[str, Tensor]  # the example of each slot: inputs, labels, puzzle_identifiers
@@ -56,12 +56,17 @@ def draw_min_steps(
 class ACTModel(nn.Module):
     """An inner model with ACT around it. Subclasses set `inner_class`.
 
+    Class attributes:
+        inner_class: the class of the inner model.
+        undecayed: the last parts of the names of parameters without weight decay.
+
     Args:
         config: the keys of the architecture and its data (`RecursionConfig`). Unknown keys are ignored here, as in the
             published code; the programs refuse them earlier.
     """
 
     inner_class: ClassVar[type[InnerModel]]
+    undecayed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
@@ -69,15 +74,27 @@ class ACTModel(nn.Module):
         self.inner = self.inner_class(self.config)
         self.compiled = False
 
+    def undecayed_parameters(self) -> list[nn.Parameter]:
+        """The parameters without weight decay."""
+        return [p for name, p in self.named_parameters() if name.rpartition(".")[2] in self.undecayed]
+
     @property
     def puzzle_emb(self):
         """The puzzle embedding, or None."""
         return self.inner.puzzle_emb
 
     @property
-    def levels(self) -> list[Level]:
-        """The stacks of blocks that the recursion passes through."""
-        return [module for module in self.inner.modules() if isinstance(module, Level)]
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that the recursion passes through, each called with (h, view)."""
+        return self.inner.blocks
+
+    def draw_step(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """See `models.losses.ACTLossHead.draw_step`."""
+        return {"min_steps": self.draw_min_steps(rows, generator)}
+
+    def draw_min_steps(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
+        """The number of steps before which each slot must not halt in training, int32 [rows]; drawn at each step."""
+        return draw_min_steps(rows, self.config.halt_max_steps, self.config.halt_exploration_prob, generator)
 
     def steps_limit(self, max_steps: int | None) -> int:
         """Maximum number of ACT steps of a slot: in evaluation `max_steps` if it is given, else halt_max_steps."""
@@ -92,9 +109,8 @@ class ACTModel(nn.Module):
         self.compiled = True
         # the compiler reads .grad of every input, and torch warns about that access
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-        for level in self.levels:
-            for block in level.layers:
-                block.compile(dynamic=False, options=COMPILE_OPTIONS)
+        for block in self.blocks:
+            block.compile(dynamic=False, options=COMPILE_OPTIONS)
 
     def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:
         """A carry whose slots have all halted, so that the next step fills them from its batch."""
@@ -113,11 +129,12 @@ class ACTModel(nn.Module):
         min_steps: Tensor | None = None,
         compute_target_q: bool | None = None,
         max_steps: int | None = None,
+        row_seeds: Tensor | None = None,
     ) -> tuple[Carry, dict[str, Tensor]]:
         """One step of every slot: refill the halted slots, run the recursion, decide which slots halt.
 
         Args:
-            carry, batch, min_steps: see `models.losses.ACTLossHead.forward`.
+            carry, batch, min_steps, row_seeds: see `models.losses.ACTLossHead.forward`.
             compute_target_q: in training, whether to compute the target of q_continue; None: if the
                 architecture trains it.
             max_steps: in evaluation, the maximum number of ACT steps of a slot; None: halt_max_steps.
@@ -127,8 +144,8 @@ class ACTModel(nn.Module):
             with a continue head also target_q_continue [batch].
         """
         # a halted slot takes the example in its row of the batch and starts from the initial states
-        states = self.inner.reset_states(carry.states, carry.halted)
         data = carry.next_data(batch)
+        states = self.reset(carry.states, carry.halted, data, row_seeds)
         steps = torch.where(carry.halted, 0, carry.steps) + 1
 
         states, outputs = self.advance(states, data)
@@ -146,6 +163,19 @@ class ACTModel(nn.Module):
                 outputs["target_q_continue"] = best.sigmoid()
         return Carry(states, steps, halted, data), outputs
 
+    def reset(
+        self, states: dict[str, Tensor], halted: Tensor, data: dict[str, Tensor], row_seeds: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """`states` with the slots that have halted at their initial states, which here are the same for all examples.
+
+        Args:
+            states: of all slots, [batch, ...] each.
+            halted: bool [batch].
+            data: the examples that the slots work on from now on.
+            row_seeds: see `models.losses.ACTLossHead.forward`.
+        """
+        return self.inner.reset_states(states, halted)
+
     def advance(
         self, states: dict[str, Tensor], data: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -161,7 +191,7 @@ class ACTModel(nn.Module):
         wants = self.wants_to_halt(outputs)
         if not self.training:
             return wants
-        return wants & _per_slot(steps >= self._min_steps(steps, min_steps), wants)
+        return wants & _per_slot(steps >= self.min_steps(steps, min_steps), wants)
 
     def settle(self, states: dict[str, Tensor], steps: Tensor, stops: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Apply `stops`: (new states, which slots halt, bool [batch]). Here a slot halts where its head stops."""
@@ -187,7 +217,7 @@ class ACTModel(nn.Module):
         rows, seq = data["inputs"].shape
         device = data["inputs"].device
         states = self.inner.empty_states(rows, device, self.inner.prefix_len + seq)
-        states = self.inner.reset_states(states, torch.ones(rows, dtype=torch.bool, device=device))
+        states = self.reset(states, torch.ones(rows, dtype=torch.bool, device=device), data)
         for step in range(1, (max_steps or self.config.halt_max_steps) + 1):
             states, outputs = self.advance(states, data)
             q_halt = outputs["q_halt_logits"]
@@ -209,10 +239,9 @@ class ACTModel(nn.Module):
             margin = margin - outputs["q_continue_logits"]
         return margin > (math.log(threshold / (1 - threshold)) if threshold else -math.inf)
 
-    def _min_steps(self, steps: Tensor, given: Tensor | None) -> Tensor:
-        if given is None:
-            given = draw_min_steps(len(steps), self.config.halt_max_steps, self.config.halt_exploration_prob)
-        return to_device(given, steps.device)
+    def min_steps(self, steps: Tensor, given: Tensor | None) -> Tensor:
+        """`given` on the device of `steps` [batch]; drawn here if None."""
+        return to_device(self.draw_min_steps(len(steps)) if given is None else given, steps.device)
 
 
 def _where(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:

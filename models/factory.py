@@ -42,8 +42,9 @@ def model_class(arch: ArchConfig) -> type[ACTModel]:
 
 
 def known_arch_keys(arch: ArchConfig) -> set[str]:
-    """The keys that a configuration of this architecture may have."""
-    return set(model_class(arch).inner_class.config_class.model_fields) - _FILLED_IN
+    """The keys that a configuration of this architecture may have, under their names here and under published ones."""
+    schema = model_class(arch).inner_class.config_class
+    return {*schema.model_fields, *schema.published_names} - _FILLED_IN
 
 
 def check_arch(arch: ArchConfig, data: Data = "puzzles") -> None:
@@ -114,7 +115,8 @@ def comparable_config(config: Mapping[str, Any]) -> dict[str, Any]:
         complete = _all_keys(arch)
     except (KeyError, ValueError):
         return dict(config)
-    values = {**arch.model_dump(), **complete}
+    renamed = model_class(arch).inner_class.config_class.published_names
+    values = {key: value for key, value in {**arch.model_dump(), **complete}.items() if key not in renamed}
     values["name"] = canonical_name(arch.name)
     values["loss"] = {**arch.loss.model_dump(), "name": canonical_name(arch.loss.name)}
     return {**config, "arch": values}

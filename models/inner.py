@@ -4,6 +4,7 @@ An architecture for puzzles subclasses `PuzzleInnerModel`, adds its levels, and 
 `models.text.model` does the same for text.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from models.grid_rotary import GridRotaryEmbedding
 from models.layers import (
     Block,
     CastedEmbedding,
@@ -33,6 +35,8 @@ class RecursionConfig(Schema):
 
     model_config = ConfigDict(extra="ignore")
 
+    # names of keys in published configurations -> their names here
+    published_names: ClassVar[dict[str, str]] = {}
     # values in the architecture's configuration file that differ from the defaults of this class
     yaml_values: ClassVar[dict[str, Any]] = {}
     # keys without effect that published configurations contain
@@ -75,6 +79,12 @@ class RecursionConfig(Schema):
     def has_rotary_positions(self) -> bool:
         """Whether queries and keys are rotated by their positions."""
         return True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        names = cls.published_names
+        return {names.get(key, key): value for key, value in values.items()} if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -145,11 +155,18 @@ class Level(nn.Module):
         )
 
     def forward(self, z: Tensor, injection: Tensor | None, view: View) -> Tensor:
-        h = z if injection is None else z + injection
-        recompute = self.recompute and torch.is_grad_enabled()
-        for layer in self.layers:
-            h = recomputed(layer, h, view) if recompute else layer(h, view)
-        return h
+        return run_layers(self.layers, z if injection is None else z + injection, view, self.recompute)
+
+
+def run_layers(layers: Iterable[nn.Module], h: Tensor, view: View, recompute: bool, *more: Tensor) -> Tensor:
+    """h [batch, positions, hidden] after all layers, each of which is called with (h, view, *more).
+
+    With `recompute`, the backward pass recomputes each of them.
+    """
+    recompute = recompute and torch.is_grad_enabled()
+    for layer in layers:
+        h = recomputed(layer, h, view, *more) if recompute else layer(h, view, *more)
+    return h
 
 
 class InnerModel(nn.Module):
@@ -157,7 +174,8 @@ class InnerModel(nn.Module):
 
     Class attributes of an architecture:
         config_class: the pydantic model of its configuration.
-        states: name of each latent in the carry -> name of its initial vector; the heads read the first latent.
+        states: name of each latent in the carry -> name of its initial vector (None: it has none, and the architecture
+            says how it starts); the heads read the first latent.
         ties_embedding: whether the output head shares the table of the token embedding.
 
     Attributes:
@@ -169,7 +187,7 @@ class InnerModel(nn.Module):
     """
 
     config_class: ClassVar[type[RecursionConfig]] = RecursionConfig
-    states: ClassVar[dict[str, str]]
+    states: ClassVar[Mapping[str, str | None]]
     ties_embedding: ClassVar[bool] = False
 
     def __init__(self, config: RecursionConfig):
@@ -191,10 +209,10 @@ class InnerModel(nn.Module):
         self.prefix_len = 0
         self.positions = config.seq_len
         self.puzzle_emb: SparsePuzzleEmbedding | None = None
-        self.rotary: RotaryEmbedding | None = None
+        self.rotary: RotaryEmbedding | GridRotaryEmbedding | None = None
         self.add_positions()
 
-        for init in self.states.values():
+        for init in filter(None, self.states.values()):
             self.register_buffer(init, trunc_normal_(torch.empty(hidden), std=1).to(self.dtype))
 
     def add_positions(self) -> None:
@@ -212,6 +230,12 @@ class InnerModel(nn.Module):
         """Whether slots may halt before halt_max_steps. Here only in training; in evaluation they take all steps."""
         return training
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that the recursion passes through: here the layers of all levels."""
+        levels = [module for module in self.modules() if isinstance(module, Level)]
+        return [block for level in levels for block in level.layers]
+
     # -- shared -----------------------------------------------------------------------------------------------------
 
     def empty_states(self, rows: int, device: torch.device, positions: int | None = None) -> dict[str, Tensor]:
@@ -222,9 +246,8 @@ class InnerModel(nn.Module):
     def reset_states(self, z: dict[str, Tensor], halted: Tensor) -> dict[str, Tensor]:
         """`z` with the initial vector at every position of the slots that have halted."""
         where = halted.view(-1, 1, 1)
-        return {
-            name: torch.where(where, getattr(self, init).to(self.dtype), z[name]) for name, init in self.states.items()
-        }
+        starts = {name: getattr(self, init) for name, init in self.states.items() if init is not None}
+        return {name: torch.where(where, start.to(self.dtype), z[name]) for name, start in starts.items()}
 
     def embed(self, data: dict[str, Tensor]) -> Tensor:
         """`sqrt(hidden) * token embeddings`, [batch, positions, hidden]."""

@@ -21,12 +21,12 @@ from models.view import Rotation, View
 
 # Standard deviation of a unit normal truncated at +-2: dividing by it gives the truncated
 # distribution the requested std (as jax.nn.initializers.truncated_normal does).
-_STD_OF_TRUNCATED_NORMAL = 0.87962566103423978
+STD_OF_TRUNCATED_NORMAL = 0.87962566103423978
 
 
 def trunc_normal_(tensor: Tensor, std: float) -> Tensor:
     """Fill with a normal distribution truncated at two standard deviations, rescaled so that its std is `std`."""
-    scale = std / _STD_OF_TRUNCATED_NORMAL
+    scale = std / STD_OF_TRUNCATED_NORMAL
     return nn.init.trunc_normal_(tensor, std=scale, a=-2 * scale, b=2 * scale)
 
 
@@ -196,21 +196,22 @@ class RotaryEmbedding(nn.Module):
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Rotate [batch, heads, positions, head_dim] by the angles of its positions, in fp32, and cast back."""
     x32 = x.float()
-    first, second = x32.chunk(2, dim=-1)
-    return (x32 * rotation.cos + torch.cat((-second, first), dim=-1) * rotation.sin).to(x.dtype)
+    parts = x32.chunk(2 * rotation.sections, dim=-1)
+    turned = [part for first, second in zip(parts[::2], parts[1::2], strict=True) for part in (-second, first)]
+    return (x32 * rotation.cos + torch.cat(turned, dim=-1) * rotation.sin).to(x.dtype)
 
 
 class Attention(nn.Module):
     """Multi-head self-attention over all positions, no biases. [batch, positions, hidden] -> the same.
 
-    Each head is `hidden // heads` wide; if that does not divide evenly, the attention is narrower than the
-    model (the published baseline: 12 heads of 42 in 512).
+    Each head is `head_dim` wide, by default `hidden // heads`; if that does not divide evenly, the attention is
+    narrower than the model (the published baseline: 12 heads of 42 in 512).
     """
 
-    def __init__(self, hidden_size: int, num_heads: int):
+    def __init__(self, hidden_size: int, num_heads: int, head_dim: int | None = None):
         super().__init__()
         self.num_heads = num_heads
-        self.head_dim = hidden_size // num_heads
+        self.head_dim = head_dim or hidden_size // num_heads
         width = self.head_dim * num_heads
         self.qkv_proj = CastedLinear(hidden_size, 3 * width)
         self.o_proj = CastedLinear(width, hidden_size)
@@ -278,7 +279,11 @@ class Block(nn.Module):
             self.mlp_t, self.self_attn = SwiGLU(positions, expansion, over_positions=True), None
         else:
             self.mlp_t, self.self_attn = None, Attention(hidden_size, num_heads)
-        self.mlp = SwiGLU(hidden_size, expansion)
+        self.mlp = self.make_mlp(hidden_size, expansion)
+
+    def make_mlp(self, hidden_size: int, expansion: float) -> SwiGLU:
+        """The second sublayer."""
+        return SwiGLU(hidden_size, expansion)
 
     def forward(self, h: Tensor, view: View) -> Tensor:
         if self.mlp_t is not None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.act import ACTModel, Carry, draw_min_steps
+from models.act import ACTModel, Carry
 from utils.constants import IGNORE_LABEL_ID
 
 TokenLoss = Callable[[Tensor, Tensor], Tensor]
@@ -78,8 +78,7 @@ class ACTLossHead(nn.Module):
             rows: rows of the global batch.
             generator: what to draw from; nothing else may be used.
         """
-        config = self.model.config
-        return {"min_steps": draw_min_steps(rows, config.halt_max_steps, config.halt_exploration_prob, generator)}
+        return self.model.draw_step(rows, generator)
 
     def forward(
         self,
@@ -87,6 +86,7 @@ class ACTLossHead(nn.Module):
         batch: dict[str, Tensor],
         return_keys: Sequence[str] = (),
         min_steps: Tensor | None = None,
+        row_seeds: Tensor | None = None,
     ) -> tuple[Carry, Tensor, dict[str, Tensor], dict[str, Tensor], Tensor]:
         """One step of every slot.
 
@@ -96,13 +96,15 @@ class ACTLossHead(nn.Module):
             return_keys: outputs to return, out of logits, preds, q_halt_logits, q_continue_logits, target_q_continue.
             min_steps: minimum number of steps for each slot, int [batch]; drawn here if None (see
                 `models.act.draw_min_steps`).
+            row_seeds: a seed for each slot, int64 [batch], of the random numbers of architectures that draw some at
+                each step; drawn here if None, in evaluation from the example.
 
         Returns:
             (new carry, summed loss, metrics, the requested outputs, whether all slots have halted). Metrics are sums:
             count, accuracy, exact_accuracy, q_halt_accuracy and steps over the slots that halted on this step and
             have a label; the losses over the whole batch.
         """
-        carry, outputs = self.model(carry=carry, batch=batch, min_steps=min_steps)
+        carry, outputs = self.model(carry=carry, batch=batch, min_steps=min_steps, row_seeds=row_seeds)
         labels = carry.current_data["labels"]
         with torch.no_grad():
             scored = Score(outputs["logits"].argmax(-1), outputs["q_halt_logits"], labels)

@@ -132,7 +132,7 @@ def _trace(arch: ArchConfig, vocab_size: int, seq_len: int, dtype: str, recomput
         puzzles = torch.zeros(examples, dtype=torch.int32)
         batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": puzzles}
         carry = head.initial_carry(batch)
-        positions = next(iter(carry.states.values())).shape[1]
+        positions = next(iter(carry.states.values())).shape[-2]
         kept: dict[int, Tensor] = {}
 
         def keep(tensor: Tensor) -> Tensor:

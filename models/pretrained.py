@@ -60,12 +60,14 @@ class Checkpoint:
 
     @property
     def vocab_size(self) -> int:
-        """Size of the vocabulary that the model was trained with.
+        """Size of the vocabulary that the model was trained with: that of its token embedding, or as recorded.
 
         Raises:
-            UserError: the weights have no token embedding.
+            UserError: the weights have no token embedding, and the run recorded no size.
         """
         if TOKEN_TABLE not in self.weights:
+            if (known := read_sizes(self.folder).get("vocab_size")) is not None:
+                return known
             raise UserError(f"{self.path} has no {TOKEN_TABLE}, so these are no weights of a model of this program.")
         return len(self.weights[TOKEN_TABLE])
 

@@ -122,7 +122,8 @@ class TrainState:
         if self.parameters:
             betas = (config.beta1, config.beta2)
             parameters = list(self.parameters.values())
-            self.dense = make_optimizer(config.optimizer, parameters, config.lr, betas, config.weight_decay)
+            undecayed = head.model.undecayed_parameters()
+            self.dense = make_optimizer(config.optimizer, parameters, config.lr, betas, config.weight_decay, undecayed)
         self.sparse: SparseSignSGD | None = None
         if head.model.puzzle_emb is not None:
             self.sparse = SparseSignSGD([head.model.puzzle_emb], puzzle_emb.lr, puzzle_emb.weight_decay)
@@ -210,7 +211,7 @@ class TrainState:
     def _draws(self, device: torch.device) -> dict[str, Tensor]:
         """The random numbers of this rank's slots, on `device`: draws for the global batch from (seed, step), no state.
 
-        What uses torch's own generator, as dropout does, depends on (seed, step, rank) alone.
+        What uses torch's own generator, as dropout and the noise of EqR do, depends on (seed, step, rank) alone.
         """
         torch.manual_seed(seed_of(self.config.seed, Stream.DROPOUT, self.step, self.ranks.rank))
         seed = seed_of(self.config.seed, Stream.EXPLORATION, self.step)
@@ -310,9 +311,12 @@ def _load_optimizer_state(
 ) -> None:
     # This uses the optimizer's own loader, which knows the device of each tensor. The tensors are copied because the
     # file is memory-mapped. Learning rate and decay come from the configuration, not from the file.
-    names = list(parameters)
+    groups = optimizer.param_groups
+    order = {p: number for number, p in enumerate(p for group in groups for p in group["params"])}
     state = {
-        names.index(name): {key: value.clone() if isinstance(value, Tensor) else value for key, value in values.items()}
+        order[parameters[name]]: {
+            key: value.clone() if isinstance(value, Tensor) else value for key, value in values.items()
+        }
         for name, values in saved.items()
     }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

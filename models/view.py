@@ -7,10 +7,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rotation:
-    """Cosines and sines of the rotary angles, fp32 [positions, head_dim]."""
+    """Rotary angles.
+
+    Attributes:
+        cos, sin: cosines and sines of the angles, fp32 [positions, head_dim].
+        sections: number of equal parts of a head that are rotated each by itself.
+    """
 
     cos: Tensor
     sin: Tensor
+    sections: int = 1
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tyro
 
+from scripts.gpu_report.__main__ import command_line
 from tests.published import commands, documents
 from tests.runs import ROOT
 from tests.tiny_recursive_model.running import run
@@ -40,7 +41,14 @@ def _checked(given: tuple[str, ...]) -> str:
         paths = [word for word in words[1:] if word.endswith(".py") or word.startswith(("tests/", ".ci/"))]
         assert all((ROOT / path).exists() for path in paths)
         return words[0]
-    assert words[0] == "python", words
+    if words[0] == "export":
+        return words[0]
+    if words[0] == "scripts/gpu_report.sh":
+        command_line().parse_args(words[1:])
+        return words[0]
+    assert words[0] in ("python", "python3"), words
+    if words[1:3] == ["-m", "pip"]:
+        return "pip"
     if words[1] in PROGRAMS:
         rest = words[2:]
         name = PROGRAMS[words[1]]

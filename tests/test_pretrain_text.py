@@ -406,6 +406,7 @@ def test_wandb_variables_count(
     start("pretrain_text.py", args, tmp_path)
     (settings,) = wandb_settings
     assert settings.pop("config")["max_steps"] == 1
+    assert settings.pop("settings").keys() == {"init_timeout"}
     expected = {"mode": "offline", "project": "mine", "name": "third", "id": "abc", "resume": "never", "dir": "logs"}
     assert settings == expected
     assert (tmp_path / "checkpoints" / "mine" / "third" / "step_1").exists()

@@ -72,8 +72,13 @@ def load_weights(path: Path, compare_checksums: bool = True) -> dict[str, Tensor
         DamagedFileError: the file is corrupted.
         UserError: the file is missing, cannot be read, or does not hold weights.
     """
-    state = _load(path, compare_checksums)
-    if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+    content = _load(path, compare_checksums)
+    state = content.get("model_state_dict", content)  # URM keeps weights and the state of its optimizers in one file
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
+    ):
         raise UserError(f"{path} is no weights file: expected a dictionary of tensors.{_train_state_hint(path)}")
     for name, value in state.items():
         if not _holds_its_values(value):
@@ -81,7 +86,7 @@ def load_weights(path: Path, compare_checksums: bool = True) -> dict[str, Tensor
                 f"{path} is no weights file: {name} claims the shape {list(value.shape)}, and the file does not hold "
                 "as many values. Load another step."
             )
-    names = {name: name.removeprefix(COMPILED_PREFIX) for name in state}
+    names = {name: name.removeprefix(COMPILED_PREFIX) for name in state if not _masks_nothing(state, name)}
     return {new if new.startswith("model.") else f"model.{new}": state[old] for old, new in names.items()}
 
 
@@ -183,6 +188,12 @@ def check_fits(state: dict[str, Tensor], module: nn.Module, path: Path, skip: tu
 def _may_be_cast(given: torch.dtype, wanted: torch.dtype) -> bool:
     """Whether weights of one dtype may be loaded into another: floating point of any precision is the same kind."""
     return given == wanted or (given.is_floating_point and wanted.is_floating_point)
+
+
+def _masks_nothing(state: dict[str, Tensor], name: str) -> bool:
+    """Whether an entry is a mask of ones for a weight beside it, as FPRM writes one for each linear layer."""
+    weight = state.get(f"{name.removesuffix('.mask')}.weight") if name.endswith(".mask") else None
+    return weight is not None and weight.shape == state[name].shape and bool((state[name] == 1).all())
 
 
 def _holds_its_values(value: Tensor) -> bool:

@@ -10,6 +10,11 @@ from utils.errors import UserError, did_you_mean
 ALIASES = {
     "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1": "recursive_reasoning.hrm@HierarchicalReasoningModel_ACTV1",
     "text_loss@TextLossHead": "text.loss@TextLossHead",
+    "eqr@EqRModel": "recursive_reasoning.eqr@EqRModel",
+    "recursive_reasoning.trm_equi@SERRM": "recursive_reasoning.se_rrm@SERRM",
+    "fixed_point_reasoning.fprm@FixedPointReasoningModel_ACTV1": (
+        "recursive_reasoning.fprm@FixedPointReasoningModel_ACTV1"
+    ),
 }
 
 

@@ -1,7 +1,7 @@
 """AdamATan2, the choice of the dense optimizer by name, and the learning-rate schedule."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,8 +10,9 @@ from torch.optim.optimizer import Optimizer
 
 from utils.errors import UserError
 from utils.machine import COMPILE_OPTIONS
+from utils.muon import Muon
 
-OptimizerName = Literal["adam_atan2", "adam_atan2_cuda", "adamw"]
+OptimizerName = Literal["adam_atan2", "adam_atan2_cuda", "adamw", "muon"]
 
 
 # atan(t) = t + t^3 * polynomial(t^2) for t in [0, 1], error below 1e-7 (fitted by reweighted least squares)
@@ -166,18 +167,32 @@ class AdamATan2(Optimizer):
 
 
 def make_optimizer(
-    name: OptimizerName, params: list[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float
+    name: OptimizerName,
+    parameters: Sequence[nn.Parameter],
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    undecayed: Iterable[nn.Parameter] = (),
 ) -> Optimizer:
     """The dense optimizer called `name`.
+
+    Args:
+        name: its name.
+        parameters: what it updates.
+        lr, betas, weight_decay: see the optimizers.
+        undecayed: those of the parameters that have no weight decay.
 
     Raises:
         UserError: the CUDA package is requested but cannot be used here.
     """
+    params: Any = _groups(parameters, set(undecayed))
     match name:
         case "adam_atan2":
             return AdamATan2(params, lr=lr, betas=betas, weight_decay=weight_decay)
         case "adamw":
             return torch.optim.AdamW(params, lr=lr, betas=betas, weight_decay=weight_decay)
+        case "muon":
+            return Muon(params, lr=lr, betas=betas, weight_decay=weight_decay)
         case "adam_atan2_cuda":
             how = (
                 "It is a CUDA source build: with nvcc of torch's CUDA version on PATH run "
@@ -192,6 +207,14 @@ def make_optimizer(
                 raise UserError(f"optimizer=adam_atan2_cuda needs the package adam-atan2 ({error}). {how}") from None
             # the package rejects lr = 0 at construction; the schedule sets the learning rate before each step anyway
             return CudaAdamATan2(params, lr=lr or 1e-12, betas=betas, weight_decay=weight_decay)
+
+
+def _groups(parameters: Sequence[nn.Parameter], undecayed: set[nn.Parameter]) -> Any:
+    """The parameters, or if some have no weight decay, groups of those that have and those that have not."""
+    without = [p for p in parameters if p in undecayed]
+    if not without:
+        return list(parameters)
+    return [{"params": [p for p in parameters if p not in undecayed]}, {"params": without, "weight_decay": 0.0}]
 
 
 def learning_rate(base: float, step: int, total_steps: int, warmup_steps: int, min_ratio: float) -> float:

@@ -17,7 +17,7 @@ class Stream(IntEnum):
     SUBSET = 3  # the subset of examples for an evaluation
     EXPLORATION = 4  # (step): the minimum number of ACT steps of each slot, or a seed for it
     STORED_AUGMENTATION = 5  # symmetries of the copies that a builder stores
-    DROPOUT = 6  # (step, rank): dropout
+    DROPOUT = 6  # (step, rank): dropout, and noise that a recursion adds
     SEARCH = 7  # (round): symmetries and decisions of the chains of a search
 
 

@@ -7,10 +7,13 @@ import torch
 
 from models.act import ACTModel
 from models.fused import operators
-from models.fused.layers import fused_layer
+from models.fused.layers import FusedAttention, FusedSwiGLU, fused_layer
 from models.fused.packing import PANEL
 from models.layers import Attention, Block, SwiGLU
 from utils.machine import keep_freed_memory
+
+# not their subclasses, which compute something else
+_REPLACED = (Attention, SwiGLU, FusedAttention, FusedSwiGLU)
 
 
 def convert(model: ACTModel) -> tuple[bool, str]:
@@ -32,12 +35,12 @@ def convert(model: ACTModel) -> tuple[bool, str]:
         return gpu.convert(model)
     if device.type != "cpu" or model.inner.dtype != torch.bfloat16:
         return False, "they are for bfloat16 on CPUs"
-    blocks = [block for level in model.levels for block in level.layers if isinstance(block, Block)]
+    blocks = [block for block in model.blocks if isinstance(block, Block)]
     layers = [
         (block, name, fused_layer(layer))
         for block in blocks
         for name, layer in block.named_children()
-        if isinstance(layer, Attention | SwiGLU)
+        if isinstance(layer, Attention | SwiGLU) and type(layer) in _REPLACED
     ]
     if not layers:
         return False, "the blocks of this architecture are of another kind"

@@ -42,6 +42,8 @@ class FusedAttention(Attention, CastsWeights):
 
     def sublayer(self, x: Tensor, view: View, eps: float) -> Tensor:
         rotation = view.rotation
+        if rotation is not None and rotation.sections > 1:  # the operator rotates whole heads
+            return super().sublayer(x, view, eps)
         angles = None if rotation is None else (rotation.cos, rotation.sin)
         weights, packed = (self.qkv_proj.weight, self.o_proj.weight), self.held_cast or self.cast_weights(x.dtype)
         return attention.attention(x, *weights, packed, angles, self.num_heads, eps)

@@ -115,12 +115,13 @@ class LatticeDeductionTransformer(ACTModel):
         min_steps: Tensor | None = None,
         compute_target_q: bool | None = None,
         max_steps: int | None = None,
+        row_seeds: Tensor | None = None,
     ) -> tuple[Carry, dict[str, Tensor]]:
         """One step of the single chain of every slot, for evaluation; a slot halts early if its lattice is solved.
 
         Args:
             carry, batch, max_steps: see `ACTModel.forward`.
-            min_steps, compute_target_q: not used.
+            min_steps, compute_target_q, row_seeds: not used.
 
         Returns:
             (new carry, outputs): see `ACTModel.forward`. `q_halt_logits` are above 0 where the lattice is solved.

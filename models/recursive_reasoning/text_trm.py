@@ -28,7 +28,7 @@ class TextRecursion(TinyRecursion, TextInner):
 
     def __init__(self, config: RecursionConfig):
         super().__init__(config)
-        for init in self.states.values():
+        for init in filter(None, self.states.values()):
             getattr(self, init).zero_()
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:

@@ -33,8 +33,12 @@ class TinyRecursion(InnerModel):
         """One cycle: new (z_H, z_L), [batch, positions, hidden] each, as are z_H, z_L and x."""
         injection = z_H + x
         for _ in range(self.config.L_cycles):
-            z_L = self.L_level(z_L, injection, view)
-        return self.L_level(z_H, z_L, view), z_L
+            z_L = self.call_level(z_L, injection, view)
+        return self.call_level(z_H, z_L, view), z_L
+
+    def call_level(self, z: Tensor, injection: Tensor, view: View) -> Tensor:
+        """`f(z ; injection)`, [batch, positions, hidden]."""
+        return self.L_level(z, injection, view)
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         z_H, z_L = z["z_H"], z["z_L"]

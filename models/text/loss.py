@@ -131,6 +131,7 @@ class TextLossHead(ACTLossHead):
         batch: dict[str, Tensor],
         return_keys: Sequence[str] = (),
         min_steps: Tensor | None = None,
+        row_seeds: Tensor | None = None,
     ) -> tuple[Carry, Tensor, dict[str, Tensor], dict[str, Tensor], Tensor]:
         """One step of every row.
 
@@ -139,6 +140,7 @@ class TextLossHead(ACTLossHead):
             batch: text for the rows that are finished: inputs, labels, documents, int [rows, seq].
             return_keys: outputs to return, out of answer, q_halt_logits, active (see `models.text.model`).
             min_steps: steps before which no position of a row settles, int [rows]; drawn here if None.
+            row_seeds: not used.
 
         Returns:
             (new carry, summed loss, metrics, the requested outputs, whether all rows are finished). Metrics are sums:

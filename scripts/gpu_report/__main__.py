@@ -26,8 +26,8 @@ from utils.errors import UserError, did_you_mean, exit_on_user_error
 PRELOADED = ("pytest", "bench.train_step", "dataset.tasks.sudoku.build", "evaluate", "pretrain", "search")
 
 
-def main() -> None:
-    """Run the command line."""
+def command_line() -> argparse.ArgumentParser:
+    """What the command line may say."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="scripts/gpu_report.sh"
     )
@@ -43,7 +43,12 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="list the stages, and run nothing")
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="merge the results in FOLDER, and run nothing")
     parser.add_argument("--rehearse", action="store_true", help="all stages on the CPU, tiny")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the command line."""
+    options = command_line().parse_args()
 
     work = (options.work or ROOT / ("gpu_report/rehearsal" if options.rehearse else "gpu_report")).resolve()
     output = (options.output or (work / "output" if options.rehearse else ROOT / "docs" / "gpu")).resolve()

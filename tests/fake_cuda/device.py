@@ -65,12 +65,13 @@ class CudaTensor(torch.Tensor):
         return True
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        copy = kwargs.pop("copy", False)  # which the parser does not know
         device, dtype, _, memory_format = _parse_to(*args, **kwargs)
         if device is not None and device.type != "cuda":
             _current().wait("a copy to the host")
             return values_of(self).to(device, dtype or self.dtype, copy=True)
         options = {} if memory_format is None else {"memory_format": memory_format}
-        return super().to(dtype or self.dtype, copy=kwargs.get("copy", False), **options)
+        return super().to(dtype or self.dtype, copy=copy, **options)
 
     def cpu(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.to(CPU)

@@ -85,6 +85,21 @@ class _Collectives:
         self.sent[name] = self.sent.get(name, 0) + 1
 
 
+class _Store:
+    """The store through which barriers go: all ranks have arrived already."""
+
+    def add(self, key: str, amount: int) -> int:
+        return COUNT
+
+    def check(self, keys: list[str]) -> bool:
+        return True
+
+    def set(self, key: str, value: str) -> None: ...
+
+    def delete_key(self, key: str) -> bool:
+        return True
+
+
 @contextmanager
 def two_ranks(device: FakeCuda) -> Iterator[dict[str, int]]:
     """Within the block this process is rank 0 of two. Yields how often each collective is called."""
@@ -93,7 +108,8 @@ def two_ranks(device: FakeCuda) -> Iterator[dict[str, int]]:
     replaced: dict[str, Any] = {name: getattr(collectives, name) for name in used} | {
         name: _refused(name) for name in _UNUSED
     }
-    with patch.multiple(dist, **replaced):
+    store = "torch.distributed.distributed_c10d._get_default_store"
+    with patch.multiple(dist, **replaced), patch(store, _Store):
         yield collectives.sent
 
 

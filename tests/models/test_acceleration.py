@@ -35,7 +35,7 @@ def test_blocks_are_compiled_as_asked(compiles: bool):
     model = small_model()
     assert accelerate(model, machine(compiles)).compiled == compiles
     assert model.compiled == compiles
-    blocks = [block for level in model.levels for block in level.layers]
+    blocks = model.blocks
     assert [block._compiled_call_impl is not None for block in blocks] == [compiles] * len(blocks)
 
 

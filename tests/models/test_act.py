@@ -44,7 +44,7 @@ def test_a_halted_slot_takes_its_row_of_the_batch_and_the_others_go_on(architect
         source = batch if fresh else carry.current_data
         data = {name: x[slot : slot + 1] for name, x in source.items()}
         states = {
-            z: getattr(model.inner, init).expand(1, 7, 16) if fresh else carry.states[z][slot : slot + 1]
+            z: getattr(model.inner, str(init)).expand(1, 7, 16) if fresh else carry.states[z][slot : slot + 1]
             for z, init in model.inner.states.items()
         }
         states, logits, q_halt, q_continue = model.inner(states, data)

@@ -343,7 +343,9 @@ def test_exploration_is_drawn_from_seed_and_step():
     drawn: list[Tensor] = []
 
     class Spy(ACTLossHead):
-        def forward(self, carry: Any, batch: Any, return_keys: Any = (), min_steps: Any = None) -> Any:
+        def forward(
+            self, carry: Any, batch: Any, return_keys: Any = (), min_steps: Any = None, row_seeds: Any = None
+        ) -> Any:
             drawn.append(min_steps)
             return super().forward(carry, batch, return_keys, min_steps)
 

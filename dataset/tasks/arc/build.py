@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from dataset.legacy_random import LegacyRandom
 from dataset.shards import BLANK_IDENTIFIER, PuzzleDatasetMetadata, build_folder, write_identifiers, write_metadata
-from dataset.tasks.arc.distinct import draw_augmentations
+from dataset.tasks.arc.distinct import all_symmetries, draw_augmentations
 from dataset.tasks.arc.field import PAD, SEQ_LEN, VOCAB_SIZE
 from dataset.tasks.arc.files import ArcTask, read_subset
 from dataset.tasks.arc.leaks import find_leaks
@@ -51,6 +51,9 @@ class Config(BaseModel):
     """Seed of every random draw; published data sets use 42."""
     num_aug: int = 1000
     """Augmented copies of each task; fewer if five times as many trials do not find enough distinct ones."""
+    permute_colours: bool = True
+    """Permute colours in the copies; false: the copies are the eight symmetries of the square, in a fixed order, as
+    published for SE-RRM. The unchanged task is then among them once more."""
     puzzle_identifiers_start: int = 1
     """First puzzle id; lower ids are blank."""
     overwrite: bool = False
@@ -72,7 +75,7 @@ def build(config: Config) -> None:
         _warn_of_leaks(subsets, test_sets)
 
         rng = LegacyRandom(config.seed)
-        splits, test_tasks = _augment(subsets, test_sets, rng, config.num_aug)
+        splits, test_tasks = _augment(subsets, test_sets, rng, config.num_aug if config.permute_colours else None)
         identifiers: dict[str, int] = {}  # name -> id
         ids = {
             split: [
@@ -94,9 +97,9 @@ def build(config: Config) -> None:
 
 
 def _augment(
-    subsets: dict[str, list[ArcTask]], test_sets: list[str], rng: LegacyRandom, num_aug: int
+    subsets: dict[str, list[ArcTask]], test_sets: list[str], rng: LegacyRandom, num_aug: int | None
 ) -> tuple[dict[str, list[Group]], dict[str, ArcTask]]:
-    """The groups of each split, and the test tasks by name."""
+    """The groups of each split, and the test tasks by name; `num_aug`: None for the eight symmetries."""
     splits: dict[str, list[Group]] = {"train": [], "test": []}
     test_tasks: dict[str, ArcTask] = {}
     short: list[str] = []
@@ -111,11 +114,13 @@ def _augment(
                 else:  # examples without an output cannot be trained on
                     pairs = [pair for pairs in task.parts.values() for pair in pairs if pair.output is not None]
                     halves = {"train": pairs}
-                transforms, colours = draw_augmentations(
-                    rng, [pair for pairs in halves.values() for pair in pairs], num_aug
-                )
-                if len(transforms) <= num_aug:
-                    short.append(task.name)
+                if num_aug is None:
+                    transforms, colours = all_symmetries()
+                else:
+                    every_pair = [pair for pairs in halves.values() for pair in pairs]
+                    transforms, colours = draw_augmentations(rng, every_pair, num_aug)
+                    if len(transforms) <= num_aug:
+                        short.append(task.name)
                 for split, pairs in halves.items():
                     splits[split].append(Group(task.name, pairs, transforms, colours))
                 progress.update()
@@ -186,6 +191,10 @@ def _check(config: Config) -> None:
         value = getattr(config, option)
         if value < least:
             raise UserError(f"--{option.replace('_', '-')} {value}: must be at least {least}.")
+    if not config.permute_colours and config.num_aug != Config.model_fields["num_aug"].default:
+        raise UserError(
+            f"--num-aug {config.num_aug}: without permuted colours there are always eight copies; leave it out."
+        )
     if config.seed >= 1 << 32:
         raise UserError(f"--seed {config.seed}: must be below 2**32.")
     twice = sorted({name for name in config.subsets if config.subsets.count(name) > 1})

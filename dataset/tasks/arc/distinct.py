@@ -90,3 +90,13 @@ def draw_augmentations(rng: LegacyRandom, pairs: Sequence[Pair], num_aug: int) -
         transforms.append(drawn_transforms[new])
         colours.append(drawn_colours[new])
     return np.concatenate(transforms), np.concatenate(colours)
+
+
+def all_symmetries() -> tuple[np.ndarray, np.ndarray]:
+    """The identity, then the eight symmetries of the square in order, without permuted colours.
+
+    Returns:
+        transforms uint8 [9] and colours uint8 [9, 10], as `draw_augmentations`.
+    """
+    transforms = np.concatenate((np.zeros(1, np.uint8), np.arange(TRANSFORMS, dtype=np.uint8)))
+    return transforms, np.tile(np.arange(NUM_COLOURS, dtype=np.uint8), (len(transforms), 1))

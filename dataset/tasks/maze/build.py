@@ -2,6 +2,7 @@
 
     python -m dataset.build_maze_dataset
     python -m dataset.build_maze_dataset --output-dir data/maze-10x10 --generate 1000 --height 10 --width 10
+    python -m dataset.build_maze_dataset --output-dir data/maze-unique --generate 1000 --test-size 1000 --perfect
 
 Token 0 is padding; the others are the index in `# SGo` plus 1. The label marks a shortest path with o. With --aug, a
 group is a maze in all rotations and flips, each with the path recomputed. No training maze is a rotated or flipped test
@@ -29,6 +30,7 @@ from dataset.question_answer import (
 from dataset.shards import BLANK_IDENTIFIER, build_folder, write_identifiers
 from dataset.tasks.maze.generate import MIN_SIDE, generate_mazes
 from dataset.tasks.maze.paths import label_mazes, path_lengths
+from dataset.tasks.maze.perfect import generate_perfect_mazes
 from dataset.tasks.maze.rules import CHARACTERS, GOAL, PATH, SPACE, START, VOCAB_SIZE
 from dataset.tasks.maze.symmetries import maze_keys, transformed_cells
 from dataset.tasks.maze.task import Maze
@@ -58,6 +60,10 @@ class Config(BaseModel, extra="forbid"):
     """Columns of a maze."""
     min_path: int | None = None
     """Minimum number of moves from S to G in a generated maze; by default 109 for 30x30, fewer for smaller mazes."""
+    perfect: bool = False
+    """Generate perfect mazes, in which only one path leads from S to G, of 100 to 140 moves for 30x30."""
+    max_path: int | None = None
+    """Maximum number of moves from S to G in a perfect maze."""
     seed: int = 0
     """Seed of all random choices."""
     overwrite: bool = False
@@ -80,9 +86,12 @@ def build(config: Config) -> None:
         )
     generate_rng, train_rng = np.random.default_rng(config.seed).spawn(2)
     if config.generate is None:
-        refuse_changed(config, ("test_size", "min_path"), "only with --generate; add that, or leave this out")
+        generating = ("test_size", "min_path", "perfect", "max_path")
+        refuse_changed(config, generating, "only with --generate; add that, or leave this out")
     else:
         refuse_changed(config, ("source",), "not with --generate; leave out one of the two")
+    if not config.perfect:
+        refuse_changed(config, ("max_path",), "only with --perfect; add that, or leave this out")
     with build_folder(config.output_dir, config.overwrite) as root:
         if config.generate is None:
             train, test = _read(config, "train"), _read(config, "test")
@@ -161,7 +170,8 @@ def _generate(
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Generated (questions, answers) for train and for test."""
     total = train_size + config.test_size
-    made = generate_mazes(total, config.height, config.width, rng, config.min_path)
+    sizes = (total, config.height, config.width, rng, config.min_path)
+    made = generate_perfect_mazes(*sizes, config.max_path) if config.perfect else generate_mazes(*sizes)
     mazes = np.array(list(tqdm(made, "generate", total, unit=" mazes", delay=1, leave=False, disable=None)))
     train, test = mazes[config.test_size :], mazes[: config.test_size]
     return (train, _labelled(train)), (test, _labelled(test))

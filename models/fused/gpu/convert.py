@@ -19,11 +19,11 @@ def convert(model: ACTModel) -> tuple[bool, str]:
         return False, "on CUDA they are for bfloat16"
     layers = [
         (block, name, layer)
-        for level in model.levels
-        for block in level.layers
+        for block in model.blocks
         if isinstance(block, Block)
         for name, layer in block.named_children()
-        if isinstance(layer, SwiGLU)
+        # not other subclasses, which compute something else
+        if isinstance(layer, SwiGLU) and type(layer) in (SwiGLU, GPUSwiGLU)
     ]
     if not layers:
         return False, "the blocks of this architecture are of another kind"

@@ -328,6 +328,7 @@ def test_a_bad_saved_file(small: Path, tmp_path: Path):
         TextTokenizer.load(tmp_path)
     of(small).save(tmp_path)
     whole = json.loads((tmp_path / FILE).read_text(encoding="utf-8"))
+    del whole["crc32"]  # as in files of earlier versions, so that the content itself is looked at
     bad: list[tuple[Any, str]] = [
         ({**whole, "version": 99}, "format 99"),
         ({**whole, "kept": [0, 10_000]}, "damaged"),

@@ -145,7 +145,7 @@ def test_halting_is_that_of_a_loop(architecture: str):
     model, minimum = small_text_model(architecture), torch.tensor([0, 2, 3, 0])
     batch, inner = small_text(), model.inner
     view = inner.view(batch["documents"], cut_documents=True, record=False)
-    z = {name: getattr(inner, init).expand(4, 12, 16).clone() for name, init in inner.states.items()}
+    z = {name: getattr(inner, str(init)).expand(4, 12, 16).clone() for name, init in inner.states.items()}
     settled_at: dict[tuple[int, int], int] = {}
     for step, (carry, outputs) in enumerate(steps_of(model, minimum), 1):
         with torch.no_grad():

@@ -515,3 +515,20 @@ def test_the_published_command_line(tmp_path: Path, start: list[str]) -> None:
     assert again.returncode == 2
     assert again.stderr.strip().startswith("error: ")
     assert "Traceback" not in again.stderr
+
+
+# --- Without permuted colours -------------------------------------------------------------------------------------
+
+
+def test_without_permuted_colours_the_copies_are_the_eight_symmetries(tmp_path: Path) -> None:
+    prefix, out = write_kaggle(tmp_path / "in", small_tasks()), tmp_path / "out"
+    defaults = {"subsets": ["first", "second"], "test_set_name": "second", "permute_colours": False}
+    build(Config(input_file_prefix=prefix, output_dir=out, **defaults))
+    names = json.loads((out / "identifiers.json").read_text())
+    copies = [f"|||t{transform}|||0123456789" for transform in range(8)]
+    for name in ("many", "single", "full"):
+        first = names.index(name)
+        assert names[first : first + 9] == [name + ending for ending in ("", *copies)]
+    assert np.diff(np.load(out / "test" / "all__group_indices.npy")).tolist() == [9] * 4
+    with pytest.raises(UserError, match="eight copies"):
+        build(Config(input_file_prefix=prefix, output_dir=tmp_path / "other", num_aug=20, **defaults))
