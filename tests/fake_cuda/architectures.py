@@ -12,7 +12,9 @@ from utils.distributed import Ranks
 from utils.hydra import CONFIG_DIR, compose
 from utils.settings import ArchConfig
 
-ARCHITECTURES = sorted(file.stem for file in (CONFIG_DIR / "arch").glob("*.yaml"))
+# other values of the keys of eqr and se_rrm, which are alike at these sizes
+_ALIKE = {"eqr_maze", "se_rrm_sudoku"}
+ARCHITECTURES = sorted({file.stem for file in (CONFIG_DIR / "arch").glob("*.yaml")} - _ALIKE)
 TEXT = [name for name in ARCHITECTURES if name.startswith("text_")]
 PUZZLES = [name for name in ARCHITECTURES if name not in TEXT]
 WITH_ROWS = 4  # of a batch
@@ -36,6 +38,17 @@ _SIZES: dict[str, Any] = {
     "halt_exploration_prob": 0.5, "forward_dtype": "float32", "puzzle_emb_ndim": 16, "puzzle_emb_len": 2,
     "n_loops": 2, "dropout": 0.0, "inner_size": 24, "num_experts": 5, "expert_size": 8, "num_attention_experts": 3,
 }  # fmt: skip
+_NO_TABLE: dict[str, Any] = {"puzzle_emb_ndim": 0, "puzzle_emb_len": 0}
+# beginning of a name -> the sizes that it needs
+_FIXED: dict[str, dict[str, Any]] = {
+    "text_flat": {"halt_max_steps": 1},
+    "trm_l4": {"L_cycles": 2},
+    "text_moeut": {"H_cycles": 1},
+    "eqr": {**_NO_TABLE, "noise_in_evaluation": False},
+    "fprm": {**_NO_TABLE, "board_height": 2, "board_width": 3},
+    "se_rrm_arc": {"board_height": 2, "board_width": 3, "puzzle_emb_ndim": 1, "puzzle_emb_len": 0},
+    "se_rrm": {"board_height": 2, "board_width": 3, **_NO_TABLE},
+}
 
 
 def arch_of(name: str, **changes: Any) -> ArchConfig:
@@ -43,7 +56,7 @@ def arch_of(name: str, **changes: Any) -> ArchConfig:
     text = name in TEXT
     given = compose("cfg_text" if text else "cfg_pretrain", [f"arch={name}"]).arch
     keys = model_class(given).inner_class.config_class.model_fields
-    fixed = {"text_flat": {"halt_max_steps": 1}, "trm_l4": {"L_cycles": 2}, "text_moeut": {"H_cycles": 1}}.get(name, {})
+    fixed = next((sizes for start, sizes in _FIXED.items() if name.startswith(start)), {})
     small_sizes = {key: value for key, value in (_SIZES | fixed | changes).items() if key in keys}
     arch = ArchConfig(name=given.name, loss=given.loss, **(given.own_keys | small_sizes))
     return complete_arch(arch, "text" if text else "puzzles")
@@ -59,7 +72,8 @@ def head_of(name: str, **changes: Any) -> ACTLossHead:
         return make_head(arch, small_lattice.SMALL.vocab_size, small_lattice.SMALL.cells)
     sizes = small.CONFIG
     head = make_head(arch, sizes["vocab_size"], sizes["seq_len"], sizes["num_puzzle_identifiers"])
-    small.spread_q(head.model)
+    if not name.startswith("se_rrm"):  # whose halting head is another
+        small.spread_q(head.model)
     return head
 
 

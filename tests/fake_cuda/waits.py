@@ -14,8 +14,7 @@ WAITS = {
         "utils/distributed.py: GradientSum._make_buckets": "the order in which gradients are sent, that of rank 0"
     },
     "checkpoint": {
-        "models/training.py: TrainState.state_dict": "parameters and averages are copied to be saved",
-        "models/training.py: _optimizer_state": "so is the state of the optimizer",
+        "models/training.py: _copy": "parameters, averages and the state of the optimizer are copied to be saved",
         "utils/distributed.py: gather_rows": "so is the carry, of all ranks on rank 0",
     },
     "resume": {

@@ -14,7 +14,7 @@ from utils.hydra import compose
 from utils.settings import PretrainConfig
 
 
-def composed(**flags: object) -> PretrainConfig:
+def composed(**flags: Any) -> PretrainConfig:
     given = Flags(**flags)
     return compose("cfg_pretrain", overrides_of(given))
 
