@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ RUINED = 8  # the update of this step makes NaN of the weights
 def ruined(monkeypatch: pytest.MonkeyPatch) -> None:
     launch = TrainState.launch_step
 
-    def launch_step(self: TrainState, batch: dict[str, torch.Tensor]) -> StepMetrics | SkippedStep:
-        result = launch(self, batch)
+    def launch_step(self: TrainState, *arguments: Any) -> StepMetrics | SkippedStep:
+        result = launch(self, *arguments)
         if self.step == RUINED and self.step not in self.skipped:
             with torch.no_grad():
                 next(iter(self.parameters.values())).fill_(math.nan)
