@@ -161,7 +161,7 @@ def test_permuting_the_symbols_permutes_the_logits(positions: str):
     permuted = batch | {"inputs": permutation[batch["inputs"]]}
     steps = zip(model.answer_steps(batch), model.answer_steps(permuted), strict=True)
     for (_, plain), (_, moved) in steps:
-        # The logit of symbol c before is the logit of permutation[c] afterwards, to the last bit where a product does not
+        # The logit of symbol c before is the logit of permutation[c] afterwards, to the last bit if products do not
         # depend on the place of a row, as with AVX-512 but not with AVX2.
         torch.testing.assert_close(moved["logits"][..., permutation], plain["logits"], rtol=1e-5, atol=1e-5)
 
