@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from utils.atomic_file import write_text
 from utils.checkpoint import train_state_path, weights_path
 from utils.distributed import Ranks, broadcast_object, largest_over_ranks
 from utils.errors import UserError
@@ -153,9 +154,7 @@ def _explain(
             "examples": batches,
         }
         path = plan.folder / DIVERGENCES_FILE
-        temporary = path.with_name(f".{path.name}.writing")
-        temporary.write_text(json.dumps([*found, entry], indent=1) + "\n")
-        temporary.replace(path)
+        write_text(path, json.dumps([*found, entry], indent=1) + "\n")
     lines = [""]
     for step, batch in batches.items():
         more = f" and {len(batch) - _SHOWN} more, see {path}" if len(batch) > _SHOWN else ""

@@ -6,8 +6,10 @@ The checksum is a CRC-32 of all names, dtypes, shapes and values, and of the met
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -58,15 +60,9 @@ def load_tensors(path: Path, mend: str = "Take another copy of it.") -> dict[str
         UserError: the file is no regular file.
         OSError: the file is missing or cannot be read.
     """
-    check_regular_file(path, mend)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # besides SafetensorError, of dtypes that torch does not have
-        raise DamagedFileError(f"{path} is corrupted or no safetensors file ({error}). {mend}") from None
+    with _opened(path, mend) as file:
+        metadata = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     expected = metadata.pop(CHECKSUM, None)
     if expected is not None and expected != _checksum(tensors, metadata):
         raise DamagedFileError(f"{path} is corrupted (it does not have the checksum that it was written with). {mend}")
@@ -81,11 +77,20 @@ def read_metadata(path: Path, mend: str = "Take another copy of it.") -> dict[st
         UserError: the file is no regular file.
         OSError: the file is missing or cannot be read.
     """
+    with _opened(path, mend) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path, mend: str) -> Iterator[Any]:
+    """A safetensors file, open for reading; see `load_tensors` for the errors."""
     check_regular_file(path, mend)
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except SafetensorError as error:
+            yield file
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # besides SafetensorError, of dtypes that torch does not have
         raise DamagedFileError(f"{path} is corrupted or no safetensors file ({error}). {mend}") from None
 
 
