@@ -8,7 +8,6 @@ Settings: docs/configuration.md, or --help.
 """
 
 import itertools
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from evaluators.batch_size import choose_batch_size
 from evaluators.evaluation import EvaluationResult, check_save_outputs, evaluate_split, picture_example
 from models.acceleration import accelerate
 from models.pretrained import Checkpoint, load_model, open_checkpoint
+from utils.atomic_file import write_json
 from utils.config import validate
 from utils.data_record import check_same_puzzles
 from utils.distributed import Ranks, broadcast_object, errors_of_rank_0, launched_ranks, process_group
@@ -90,7 +90,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
                 "seconds": seconds,
                 "sets": {name: asdict(result) for name, result in results.items()},
             }
-            (save_path / "results.json").write_text(json.dumps(content, indent=1) + "\n")
+            write_json(save_path / "results.json", content)
             if config.show_example:
                 path = save_path / "example.png"
                 slots = -(-batch_size // ranks.world_size) if head.model.compiled else None

@@ -7,7 +7,6 @@ The architecture comes from the all_config.yaml beside the checkpoint. Prints a 
 answers to puzzles.npz. Settings: docs/configuration.md, or --help.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from evaluators.search import SearchResult, SearchRule, search
 from models.acceleration import accelerate
 from models.pretrained import load_model, open_checkpoint
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
+from utils.atomic_file import write_json
 from utils.distributed import broadcast_object, errors_of_rank_0, launched_ranks, process_group, sum_over_ranks
 from utils.errors import UserError
 from utils.files import writing_to
@@ -84,7 +84,7 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
                 say(table(name, results[name]))
         if ranks.is_main:
             content = {"checkpoint": str(checkpoint.path), "config": config.model_dump(), "sets": results}
-            (save_path / "results.json").write_text(json.dumps(content, indent=1) + "\n")
+            write_json(save_path / "results.json", content)
             print(f"files: {save_path}")
     return results
 

@@ -16,6 +16,7 @@ from dataset.shards import BUILD_AGAIN, PuzzleDatasetMetadata, load_identifiers
 from dataset.tasks.arc.augmentation import parse_puzzle_name
 from dataset.tasks.arc.field import SEQ_LEN, VOCAB_SIZE, crop
 from dataset.tasks.arc.files import ArcTask, parse_task
+from utils.atomic_file import write_text
 from utils.errors import UserError
 from utils.text_files import read_json
 
@@ -231,8 +232,7 @@ class ARC:
             name: [{f"attempt_{i}": grid for i, grid in enumerate(grids, start=1)} for grids in of_task]
             for name, of_task in attempts.items()
         }
-        with (folder / "submission.json").open("w") as file:
-            json.dump(submission, file)
+        write_text(folder / "submission.json", json.dumps(submission))
         for task in self._tasks[: self.pictures]:
             draw_attempts(folder / "arc_pictures" / f"{task.name}.png", task, attempts[task.name])
 

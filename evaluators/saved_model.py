@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from models.pretrained import Checkpoint
+from utils.atomic_file import write_text
 from utils.config import validate
 from utils.constants import MAX_ACT_STEPS
 from utils.errors import UserError
@@ -76,9 +77,9 @@ def write_model(
     with writing_to(folder, "Choose another folder."):
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(folder / WEIGHTS, weights)
-        (folder / CONFIG).write_text(json.dumps(config.model_dump(), indent=2) + "\n")
+        write_text(folder / CONFIG, json.dumps(config.model_dump(), indent=2) + "\n")
         if puzzles is not None:
-            (folder / PUZZLES).write_text(json.dumps(puzzles) + "\n")
+            write_text(folder / PUZZLES, json.dumps(puzzles) + "\n")
         if not (folder / CARD).exists():
             (folder / CARD).write_text(card)
 

@@ -1,9 +1,11 @@
 """Writing a file so that its name always stands for a complete file: the one from before, or the new one."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -36,6 +38,15 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, indented for readers, that is complete or not there at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,12 +1,11 @@
 """A record of the data that a run was trained on, kept with its checkpoints so that puzzle ids are never mixed up."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.atomic_file import write_text
+from utils.atomic_file import write_json
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, check_regular_file, writing_to
 from utils.text_checksum import check_values, with_checksum
@@ -36,7 +35,7 @@ def write_data_record(
         "train_sha256": {str(root): _train_digest(root) for root in roots},
     }
     with writing_to(folder, OTHER_FOLDER):
-        write_text(folder / FILE, json.dumps(with_checksum(record), indent=1) + "\n")
+        write_json(folder / FILE, with_checksum(record))
 
 
 def read_sizes(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ optimizer are not finite when they are to be saved. Such a state is never saved.
 losses, so they notice it at the same step without further communication.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from utils.atomic_file import write_text
+from utils.atomic_file import write_json
 from utils.checkpoint import train_state_path, weights_path
 from utils.distributed import Ranks, broadcast_object, largest_over_ranks
 from utils.errors import UserError
@@ -154,7 +153,7 @@ def _explain(
             "examples": batches,
         }
         path = plan.folder / DIVERGENCES_FILE
-        write_text(path, json.dumps([*found, entry], indent=1) + "\n")
+        write_json(path, [*found, entry])
     lines = [""]
     for step, batch in batches.items():
         more = f" and {len(batch) - _SHOWN} more, see {path}" if len(batch) > _SHOWN else ""

@@ -10,6 +10,7 @@ from typing import Any, TextIO, get_args
 
 from tqdm import tqdm
 
+from utils.atomic_file import replacing
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, check_regular_file, writing_to
 from utils.settings import WandbMode
@@ -164,12 +165,8 @@ def _open_for_append(path: Path, first_step: int) -> tuple[TextIO, str | None]:
     lost = None
     if path.exists():
         check_regular_file(path, "Remove it.")
-        temporary = path.with_name(f".{path.name}.writing")
-        try:
+        with replacing(path) as temporary:
             lost = _copy_steps(path, temporary, first_step)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     elif first_step > 1:
         lost = f"{path.name} is missing, so it begins with step {first_step} now."
     return path.open("a", buffering=1), lost  # line-buffered, so that a killed run loses nothing
@@ -187,8 +184,6 @@ def _copy_steps(path: Path, target: Path, first_step: int) -> str | None:
                 missing.append(_range(last + 1, step - 1))
             kept.write(line)
             last = step
-        kept.flush()
-        os.fsync(kept.fileno())
     if last < first_step - 1:
         missing.append(_range(last + 1, first_step - 1))
     if not missing:

@@ -6,6 +6,7 @@ from typing import Any
 
 from scripts.gpu_report.lines import read_lines
 from scripts.gpu_report.stage import evaluation_of, is_evaluation
+from utils.atomic_file import write_text
 
 PAGE = "summary.md"
 _CURVE_ROWS = 12
@@ -24,9 +25,7 @@ def write_summary(folder: Path) -> None:
     """Write the page of a folder with results; without results there is none."""
     page = summary(folder)
     if page is not None:
-        temporary = folder / f".{PAGE}.writing"
-        temporary.write_text(page)
-        temporary.replace(folder / PAGE)
+        write_text(folder / PAGE, page)
 
 
 def summary(folder: Path) -> str | None:
