@@ -23,6 +23,9 @@ T = TypeVar("T")
 COLLECTIVE = timedelta(minutes=10)
 
 
+_left_open: list[RankStore] = []  # that of the process group which an error has left open, or none
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The rank of this process, the number of processes, and its rank on this machine."""
@@ -59,14 +62,17 @@ def launched_ranks() -> Ranks:
 def process_group(ranks: Ranks, device: torch.device) -> Iterator[RankStore | None]:
     """Open the default process group for a block: NCCL on CUDA, gloo elsewhere. Without a launcher it does nothing.
 
+    A block that an error ends leaves the group open, and the next block of this process goes on with it: a run that
+    goes back after a divergence, or the next job of a sweep.
+
     Yields:
-        The store through which the ranks have met; None without a launcher.
+        The store through which the ranks have met; None without a launcher, or inside another such block.
 
     Raises:
         UserError: some of the ranks do not start.
     """
-    store = None
-    if "RANK" in os.environ and not dist.is_initialized():
+    store = _left_open.pop() if _left_open else None
+    if store is None and "RANK" in os.environ and not dist.is_initialized():
         store = meet(ranks.rank, ranks.world_size)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
@@ -76,9 +82,13 @@ def process_group(ranks: Ranks, device: torch.device) -> Iterator[RankStore | No
             timeout=COLLECTIVE,
             device_id=device if device.type == "cuda" else None,
         )
-    yield store
-    # Skipped after an error: other ranks may be blocked in a collective until the launcher sees this rank exit and
-    # kills them.
+    try:
+        yield store
+    except BaseException:
+        # Not closed: other ranks may be blocked in a collective until the launcher sees this rank exit and kills them.
+        if store is not None:
+            _left_open.append(store)
+        raise
     if store is not None:
         barrier()  # the launcher ends all ranks as soon as one has ended with an error, or because it was stopped
         dist.destroy_process_group()

@@ -1,5 +1,6 @@
 """Sums, gathers and broadcasts: the identity in one process, the whole in two."""
 
+import socket
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from utils.distributed import (
     sum_over_ranks,
 )
 from utils.errors import UserError
+from utils.rank_store import RankStore
 
 WORLD = 2
 
@@ -111,6 +113,27 @@ def test_a_single_process_needs_no_group(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("RANK", raising=False)
     with process_group(Ranks(), torch.device("cpu")):
         assert not dist.is_initialized()
+
+
+def test_a_group_that_an_error_leaves_open_serves_the_next_block(monkeypatch: pytest.MonkeyPatch):
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    cpu, stores = torch.device("cpu"), list[RankStore | None]()
+
+    def job_with_an_error() -> None:
+        with process_group(Ranks(), cpu) as store:
+            stores.append(store)
+            raise UserError("this job cannot be done")
+
+    with pytest.raises(UserError):
+        job_with_an_error()
+    with process_group(Ranks(), cpu) as store, process_group(Ranks(), cpu) as inner:
+        assert store is not None
+        assert [store] == stores
+        assert inner is None
+    assert not dist.is_initialized()
 
 
 def work(rank: int, folder: str) -> None:
