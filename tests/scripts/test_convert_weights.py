@@ -12,6 +12,7 @@ from tests.models.small import small_model
 from tests.runs import different
 from utils.checkpoint import load_weights, save_weights
 from utils.errors import UserError
+from utils.safetensors_file import save_tensors
 
 
 def test_there_and_back(tmp_path: Path):
@@ -22,6 +23,16 @@ def test_there_and_back(tmp_path: Path):
     convert(tmp_path / "step_7.safetensors", tmp_path / "step_8")
     assert different(load_weights(tmp_path / "step_8"), load_weights(tmp_path / "step_7")) == []
     assert set(torch.load(tmp_path / "step_8")) == set(torch.load(tmp_path / "step_7"))
+
+
+def test_rounded_weights_keep_whole_numbers(tmp_path: Path):
+    weights = {"model.a": torch.tensor([1.001, 3.0]), "model.b": torch.tensor([257, 70000])}
+    save_tensors(tmp_path / "a.safetensors", weights)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", torch.bfloat16)
+    rounded = load_file(tmp_path / "b.safetensors")
+    assert rounded["model.a"].dtype == torch.bfloat16
+    assert rounded["model.a"].tolist() == [1.0, 3.0]
+    assert torch.equal(rounded["model.b"], weights["model.b"])
 
 
 def test_nothing_is_overwritten_and_nothing_damaged_converted(tmp_path: Path):
