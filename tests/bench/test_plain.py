@@ -13,6 +13,7 @@ from utils.distributed import Ranks
 from utils.machine import choose_machine
 
 ROWS, STEPS = 6, 6
+LR, PUZZLE_EMB_LR = 1e-4, 1e-3  # small, because the optimizer is close to a sign and blows up what is rounded differently
 VARIANTS = {
     "attention": {"pos_encodings": "rope", "L_layers": 2},
     "mlp": {"mlp_t": True, "pos_encodings": "none", "L_layers": 2},
@@ -30,11 +31,12 @@ def plain_losses(head: ACTLossHead) -> list[float]:
     assert isinstance(config, ReasonerConfig)
     run = PlainTRM(head.state_dict(), config, torch.float32)
     no_minimum = torch.zeros(ROWS, dtype=torch.int32)
-    return [run.train_step(labelled(step), no_minimum, 1e-3, 1e-2) for step in range(STEPS)]
+    return [run.train_step(labelled(step), no_minimum, LR, PUZZLE_EMB_LR) for step in range(STEPS)]
 
 
 def own_losses(head: ACTLossHead, compiled: bool) -> list[float]:
-    state = train_state(head, SETTINGS | {"lr_warmup_steps": 0, "lr_min_ratio": 1.0}, Ranks(), total_steps=STEPS)
+    constant = {"lr": LR, "puzzle_emb_lr": PUZZLE_EMB_LR, "lr_warmup_steps": 0, "lr_min_ratio": 1.0}
+    state = train_state(head, SETTINGS | constant, Ranks(), total_steps=STEPS)
     if compiled:
         state.use_fast_update(accelerate(head.model, choose_machine("cpu", "float32", compile=True)))
     losses = []
