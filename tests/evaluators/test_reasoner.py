@@ -52,7 +52,7 @@ def same(one: list[Answer], two: list[Answer]) -> None:
 @pytest.mark.parametrize(
     ("task", "count"),
     [(task, 20 if task != "arc" else 2) for task in SIZES]
-    + [pytest.param(task, 200, marks=pytest.mark.thorough) for task in SIZES],
+    + [pytest.param(task, 200, marks=pytest.mark.slow if task == "arc" else pytest.mark.thorough) for task in SIZES],
 )
 def test_a_saved_model_is_the_checkpoint_bit_for_bit(task: str, count: int, tmp_path: Path):
     run = write_run(tmp_path / "run", task)
