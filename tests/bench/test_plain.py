@@ -13,7 +13,7 @@ from utils.distributed import Ranks
 from utils.machine import choose_machine
 
 ROWS, STEPS = 6, 6
-LR, PUZZLE_EMB_LR = 1e-4, 1e-3  # small, because the optimizer is close to a sign and blows up what is rounded differently
+LR, PUZZLE_EMB_LR = 1e-4, 1e-3  # small: the optimizer is close to a sign and blows up what is rounded differently
 VARIANTS = {
     "attention": {"pos_encodings": "rope", "L_layers": 2},
     "mlp": {"mlp_t": True, "pos_encodings": "none", "L_layers": 2},
