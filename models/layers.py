@@ -24,10 +24,22 @@ from models.view import Rotation, View
 STD_OF_TRUNCATED_NORMAL = 0.87962566103423978
 
 
+@torch.no_grad()
 def trunc_normal_(tensor: Tensor, std: float) -> Tensor:
-    """Fill with a normal distribution truncated at two standard deviations, rescaled so that its std is `std`."""
+    """Fill with a normal distribution truncated at two standard deviations, rescaled so that its std is `std`.
+
+    Values outside are drawn again, all at once, until there are none. In fp32 these are the bits of
+    `nn.init.trunc_normal_` in torch 2.15. It is written out because that function inverts the cumulative distribution
+    in torch 2.11, so that a seed would give other weights there.
+    """
+    if tensor.is_meta:
+        return tensor
     scale = std / STD_OF_TRUNCATED_NORMAL
-    return nn.init.trunc_normal_(tensor, std=scale, a=-2 * scale, b=2 * scale)
+    low, high = (tensor.new_tensor(bound, device="cpu").item() for bound in (-2 * scale, 2 * scale))
+    drawn = tensor.normal_(0, scale)
+    while (outside := (drawn < low) | (drawn > high)).any():
+        drawn = torch.where(outside, torch.empty_like(drawn).normal_(0, scale), drawn)
+    return tensor.copy_(drawn)
 
 
 def rms_norm(x: Tensor, eps: float, axis: int = -1) -> Tensor:

@@ -42,10 +42,10 @@ def small_head(task: str, seed: int = 0, rows: int = 1, **arch: Any) -> ACTLossH
     return head
 
 
-def write_run(folder: Path, task: str, rows: int = 1, **arch: Any) -> Path:
+def write_run(folder: Path, task: str, rows: int = 1, seed: int = 0, **arch: Any) -> Path:
     """A run folder with the checkpoint step_3, as a training run leaves it: the folder."""
     folder.mkdir(parents=True)
-    head = small_head(task, rows=rows, **arch)
+    head = small_head(task, seed, rows, **arch)
     save_weights(folder, 3, head)
     data = folder / "data"
     data.mkdir()

@@ -55,18 +55,23 @@ def same(one: list[Answer], two: list[Answer]) -> None:
     + [pytest.param(task, 200, marks=pytest.mark.slow if task == "arc" else pytest.mark.thorough) for task in SIZES],
 )
 def test_a_saved_model_is_the_checkpoint_bit_for_bit(task: str, count: int, tmp_path: Path):
-    run = write_run(tmp_path / "run", task)
-    of_run, of_file = load(run, "cpu"), load(run / "step_3", "cpu")
+    for seed in range(20):
+        run = write_run(tmp_path / f"run_{seed}", task, seed=seed)
+        of_run = load(run, "cpu")
+        puzzles = random_puzzles(of_run.task, count)
+        answers = of_run.solve(puzzles, steps=4)
+        if len({answer.tokens.tobytes() for answer in answers}) > 1:
+            break  # an untrained model may answer everything alike
+    else:
+        raise AssertionError("all models answer everything alike")
+    of_file = load(run / "step_3", "cpu")
     saved = of_run.save(tmp_path / "saved")
     assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     again = load(saved, "cpu")
     for name, value in of_run.head.state_dict().items():
         assert torch.equal(value, again.head.state_dict()[name])
-    puzzles = random_puzzles(of_run.task, count)
-    answers = of_run.solve(puzzles, steps=4)
     same(answers, of_file.solve(puzzles, steps=4))
     same(answers, again.solve(puzzles, steps=4))
-    assert len({answer.tokens.tobytes() for answer in answers}) > 1
     # without early halting it is what the checkpoint's own model computes
     checkpoint = open_checkpoint(run / "step_3")
     head = load_model(checkpoint, choose_machine("cpu", "float32"), *SIZES[task])

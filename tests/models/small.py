@@ -1,11 +1,14 @@
 """A small model of each architecture, with batches, for tests of the parts around the recursion."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+import models.inner
 from models.act import ACTModel
 from models.losses import ACTLossHead
 from models.training import PuzzleEmbRates, TrainState
@@ -48,6 +51,23 @@ def small_model(architecture: str = "trm", **overrides: object) -> ACTModel:
     return model
 
 
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Within the block models are made in fp64, and compute in it where they otherwise do in fp32.
+
+    Adam divides by the size of the gradient, and the sparse optimizer takes its sign, so that where it is almost 0 the
+    rounding of fp32 decides how a weight moves. In fp64 two orders of the same sums can be compared over many steps.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.inner.FORWARD_DTYPES, "float32", torch.float64)
+        patch.setattr(Tensor, "float", Tensor.double)
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
 def small_batch(rows: int, seed: int = 0) -> dict[str, Tensor]:
     """Random examples; the first two labels of each are ignored."""
     generator = torch.Generator().manual_seed(seed)
@@ -76,6 +96,15 @@ def set_q(model: ACTModel, q_halt: float, q_continue: float = 0.0) -> ACTModel:
     model.inner.q_head.weight.zero_()
     assert model.inner.q_head.bias is not None
     model.inner.q_head.bias.copy_(torch.tensor([q_halt, q_continue]))
+    return model
+
+
+@torch.no_grad()
+def halve_q(model: ACTModel, outputs: Mapping[str, Tensor]) -> ACTModel:
+    """Shift the halting logits so that half of the slots that gave these outputs would have wanted to halt."""
+    over = (outputs["q_halt_logits"] - outputs["q_continue_logits"]).sort().values
+    assert model.inner.q_head.bias is not None
+    model.inner.q_head.bias[0] -= over[len(over) // 2 - 1 : len(over) // 2 + 1].mean()
     return model
 
 

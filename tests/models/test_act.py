@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.act import ACTModel, Carry, draw_min_steps
-from tests.models.small import ARCHITECTURES, set_q, small_batch, small_model, spread_q
+from tests.models.small import ARCHITECTURES, halve_q, set_q, small_batch, small_model, spread_q
 
 TRM_LIKE = ["trm", "trm_singlez", "trm_hier6"]
 
@@ -223,7 +223,8 @@ def test_slots_draw_anew_at_each_step_where_no_minimum_is_given():
 )
 def test_the_target_is_what_the_next_step_would_say(architecture: str, options: dict, arguments: dict):
     model, batch = spread_q(small_model(architecture, **options)), small_batch(8, seed=9)
-    carry, outputs = model(one_step(model), batch, **arguments)
+    before = one_step(model)
+    carry, outputs = halve_q(model, model(before, batch)[1])(before, batch, **arguments)
     assert len(carry.halted.unique()) == 2
 
     with torch.no_grad():

@@ -17,7 +17,7 @@ from models.act import draw_min_steps
 from models.layers import recomputed
 from models.losses import ACTLossHead
 from models.training import TrainState
-from tests.models.small import ARCHITECTURES, set_q, small_batch, small_model, spread_q, train_state
+from tests.models.small import ARCHITECTURES, double_precision, set_q, small_batch, small_model, spread_q, train_state
 from tests.ranks import on_two_ranks
 from tests.runs import different
 from utils.checkpoint import (
@@ -91,13 +91,15 @@ def tensors(state: TrainState) -> dict[str, Tensor]:
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_accumulated_gradients_are_those_of_one_batch(architecture: str, parts: int):
     settings = {"optimizer": "adamw", "ema": True, "ema_rate": 0.5, "grad_clip_norm": 1.0}
-    whole, split = (state_of(head_of(architecture), grad_accum_steps=n, **settings) for n in (1, parts))
-    for one, other in zip(train(whole, 1, 6), train(split, 1, 6), strict=True):
-        assert other == pytest.approx(one, rel=1e-3, abs=1e-6)
+    with double_precision():
+        whole, split = (state_of(head_of(architecture), grad_accum_steps=n, **settings) for n in (1, parts))
+        for one, other in zip(train(whole, 1, 6), train(split, 1, 6), strict=True):
+            assert other == pytest.approx(one, rel=1e-6, abs=1e-9)
     expected, found = tensors(whole), tensors(split)
     assert set(found) == set(expected)
+    assert {value.dtype for value in expected.values() if value.is_floating_point()} == {torch.float64}
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-8, msg=lambda m, name=name: f"{name}: {m}")
     assert len(split.carries) == parts
 
 
