@@ -127,7 +127,7 @@ def _record_batch(
                 stops = stops & (score.preds == preds).all(-1) if preds is not None else torch.zeros_like(stops)
             halted_at = torch.where(stops & (halted_at == 0), step, halted_at)
             preds = score.preds
-            change, change_two = latents.add(_latents(model.inner, states))
+            change, change_two = latents.add(latents_of(model.inner, states))
             found = {
                 "answers": preds,
                 "probability": probability,
@@ -145,8 +145,8 @@ def _record_batch(
     return arrays | {"halted_at": halted_at.cpu().numpy()}, {"latents": latents.names, "updates": updates.names}
 
 
-def _latents(inner: Any, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The latents among the states, which may also hold how an iteration goes."""
+def latents_of(inner: Any, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The latents among the states, which may also hold how an iteration goes: fp32 [rows, any]."""
     names = [name for name in states if name in getattr(inner, "states", ())] or list(states)
     return {name: states[name].flatten(1).float() for name in names if states[name].ndim > 2}
 
@@ -171,15 +171,15 @@ class _Changes:
         """(change over one step, change over two), fp32 [rows, latents]."""
         self.names = list(now)
         one, two = (
-            torch.stack([_relative(now[name], before[name] if before else None) for name in now], 1)
+            torch.stack([relative_change(now[name], before[name] if before else None) for name in now], 1)
             for before in (self._before[-1] if self._before else None, self._before[0] if self._before[1:] else None)
         )
         self._before = [*self._before[-1:], now]
         return one, two
 
 
-def _relative(now: Tensor, before: Tensor | None) -> Tensor:
-    """|now - before| / |now|, [rows]; NaN without `before`."""
+def relative_change(now: Tensor, before: Tensor | None) -> Tensor:
+    """|now - before| / |now| of latents [rows, any], [rows]; NaN without `before`."""
     if before is None:
         return torch.full((len(now),), torch.nan, device=now.device)
     return (now - before).norm(dim=1) / now.norm(dim=1).clamp_min(1e-12)
@@ -205,7 +205,7 @@ class _Inner:
                 "inner_answers": preds,
                 "inner_probability": _certainty(self._head, logits, preds)[0],
                 "inner_halt": self._inner.q_head(z[:, 0])[:, 0].float().sigmoid().nan_to_num(0.0),
-                "inner_change": _relative(flat, self._before.get(name)),
+                "inner_change": relative_change(flat, self._before.get(name)),
             }
             self._before[name] = flat
             for key, value in values.items():
