@@ -182,7 +182,7 @@ function drawSeries(svg, line, px, py, options, foot) {
     return;
   }
   const d = points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
-  const style = `stroke: ${colour};` + (line.width ? `stroke-width: ${line.width};` : "");
+  const style = `stroke: ${colour};` + (line.width ? `stroke-width: ${line.width};` : "") + (line.opacity ? `opacity: ${line.opacity};` : "");
   if (points.length) svg.append(drawn("path", { class: "series", d, style, "stroke-dasharray": line.dash || "none" }));
   if (line.dots || points.length === 1) {
     for (const [x, y] of points) svg.append(drawn("circle", { cx: x, cy: y, r: 3, style: `fill: ${colour}` }));
