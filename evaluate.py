@@ -7,7 +7,6 @@ The architecture comes from the all_config.yaml beside the checkpoint. Prints a 
 Settings: docs/configuration.md, or --help.
 """
 
-import itertools
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 from dataset.puzzle_dataset import PuzzleSplit
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
-from evaluators.evaluation import EvaluationResult, check_save_outputs, evaluate_split, picture_example
+from evaluators.evaluation import EvaluationResult, check_save_outputs, evaluate_split
+from evaluators.inside import Inside
 from models.acceleration import accelerate
 from models.pretrained import Checkpoint, load_model, open_checkpoint
 from utils.atomic_file import write_json
@@ -59,6 +59,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         if evaluators is None:
             evaluators = [validate(EvaluatorConfig, item) for item in trained.get("evaluators") or []]
         max_steps = config.halt_max_steps or trained.get("eval_halt_max_steps")
+        inside = Inside(config, head, split, evaluators, max_steps)
         batch_size = config.global_batch_size or choose_batch_size(head.model, device) * ranks.world_size
         say(f"checkpoint: {checkpoint.path}\n{machine}; {batch_size} examples at once\n{acceleration}")
         started = time.perf_counter()
@@ -90,12 +91,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
                 "seconds": seconds,
                 "sets": {name: asdict(result) for name, result in results.items()},
             }
+            slots = -(-batch_size // ranks.world_size) if head.model.compiled else None
+            content |= inside.report(checkpoint.path, save_path, slots)
             write_json(save_path / "results.json", content)
-            if config.show_example:
-                path = save_path / "example.png"
-                slots = -(-batch_size // ranks.world_size) if head.model.compiled else None
-                picture = picture_example(head, split.sources[0], device, path, max_steps=max_steps, slots=slots)
-                print(picture if picture is not None else "no picture: there is none for this kind of data")
             print(f"files: {save_path}")
     return results
 
@@ -135,8 +133,11 @@ def choose_folder(config: CheckpointConfig, checkpoint: Path) -> Path:
     if config.save_path is not None:
         return Path(config.save_path)
     name = f"{checkpoint.resolve().parent.name}-{checkpoint.name}"
-    folders = (Path("evaluations") / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
-    return next(folder for folder in folders if not (folder / "results.json").exists())
+    folder, number = Path("evaluations") / name, 1
+    while (folder / "results.json").exists():
+        number += 1
+        folder = folder.with_name(f"{name}-{number}")
+    return folder
 
 
 def check_identifiers(split: PuzzleSplit, checkpoint: Checkpoint, by_name: bool) -> None:

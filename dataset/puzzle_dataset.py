@@ -341,13 +341,18 @@ class EvalBatches:
         world_size: int = 1,
         max_examples: int | None = None,
         seed: int = 0,
+        examples: Sequence[int] | None = None,
     ):
-        """Cut `shard` into batches; `max_examples` takes a random subset of that size, the same for the same seed."""
+        """Cut `shard` into batches.
+
+        `max_examples` takes a random subset of that size, the same for the same seed; `examples`, indices in the set,
+        takes these in their order.
+        """
         self.source, self.shard = source, shard
         self.global_batch_size = global_batch_size
         local = -(-global_batch_size // world_size)
         self.rows = slice(rank * local, (rank + 1) * local)
-        self.examples = np.arange(len(shard.inputs))
+        self.examples = np.arange(len(shard.inputs)) if examples is None else np.array(examples, np.int64)
         if max_examples is not None and max_examples < len(self.examples):
             rng = np.random.default_rng((seed, Stream.SUBSET))
             self.examples = np.sort(rng.choice(self.examples, max_examples, replace=False))

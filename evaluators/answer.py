@@ -18,6 +18,14 @@ from utils.constants import IGNORE_LABEL_ID
 _NOT_ASKED = 0  # the token of a label where nothing is asked for
 
 
+def known_label(task: Task, question: Question) -> np.ndarray:
+    """The solution as a label, int64 [seq_len]: -100 where nothing is asked for, everywhere if it is not known."""
+    solution = question.label if question.label is not None else task.solve(question.tokens)
+    if solution is None:
+        return np.full(len(question.tokens), IGNORE_LABEL_ID, np.int64)
+    return np.where(solution == _NOT_ASKED, IGNORE_LABEL_ID, solution.astype(np.int64))
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """An answer, with the way to it. Printing it shows the puzzle and the answer after some of the steps.

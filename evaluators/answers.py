@@ -18,7 +18,10 @@ from models.act import Carry
 from models.losses import ACTLossHead, Score
 
 MODEL_INPUTS = ("inputs", "labels", "puzzle_identifiers")
+CALIBRATION = ("calibration_count", "calibration_probability", "calibration_right")  # sums over the answers in a bin
+COUNTS_BY_STEP = ("steps_taken", "head_stops", "head_stops_right")  # of examples
 PREDICTIONS = ("preds", "logits", "q_halt_logits", "q_continue_logits", "steps")
+CALIBRATION_BINS = 10  # of equal width, of the halting probability
 _SMALLEST_PART = 8  # with fixed sizes, the number of slots is halved, down to one part in this many
 
 
@@ -204,6 +207,11 @@ class _Slots:
             "preds": torch.zeros_like(data["inputs"], dtype=torch.int64),
             "exact_after": carry.halted.new_zeros(n, self.max_steps),
             "accuracy_after": carry.halted.new_zeros(n, self.max_steps, dtype=torch.float32),
+            # of the halting head: the first step at which it would stop (0: none), whether the answer was right there,
+            # and over all steps its calibration: the number of answers, their probabilities and the right ones, by bin
+            "halt_step": torch.zeros_like(carry.steps),
+            "halt_right": torch.zeros_like(carry.halted),
+            "calibration": carry.halted.new_zeros(n, 3, CALIBRATION_BINS, dtype=torch.float32),
         }
         return carry
 
@@ -219,6 +227,7 @@ class _Slots:
         scores = {"exact_after": score.exact & score.labelled, "accuracy_after": score.accuracy}
         for name, now in scores.items():
             self.kept[name] = torch.where(later, now[:, None], self.kept[name])
+        self._watch_head(carry, outputs, score)
         finished = carry.halted
         if self.halting is not None:
             stops = self.model.wants_to_halt(outputs, self.halting.threshold)
@@ -232,6 +241,21 @@ class _Slots:
         self.carry = replace(carry, halted=torch.zeros_like(carry.halted))
         if slots:
             self._keep(slots, outputs, score)
+
+    def _watch_head(self, carry: Carry, outputs: dict[str, Tensor], score: Score) -> None:
+        """Record what the halting head says after this step, whether it is heard or not."""
+        begins, kept = carry.steps == 1, self.kept
+        threshold = self.halting.threshold if self.halting is not None else HaltRule.threshold
+        stops = self.model.wants_to_halt(outputs, threshold) & (begins | (kept["halt_step"] == 0))
+        right = score.exact & score.labelled
+        kept["halt_step"] = torch.where(stops, carry.steps, torch.where(begins, 0, kept["halt_step"]))
+        kept["halt_right"] = torch.where(stops, right, kept["halt_right"])
+        sure = outputs["q_halt_logits"].float().sigmoid().nan_to_num(0.0)
+        bins = torch.arange(CALIBRATION_BINS, device=sure.device)
+        within = (sure * CALIBRATION_BINS).int().clamp(max=CALIBRATION_BINS - 1).unsqueeze(1) == bins  # [slots, bins]
+        values = torch.stack((torch.ones_like(sure), sure, right.float()), 1)
+        more = values.unsqueeze(2) * within.unsqueeze(1)
+        kept["calibration"] = more + kept["calibration"].masked_fill(begins.view(-1, 1, 1), 0.0)
 
     def _keep(self, slots: list[int], outputs: dict[str, Tensor], score: Score) -> None:
         """Store the answers of `slots` in their batches, and make the slots idle."""
@@ -248,6 +272,9 @@ class _Slots:
             "steps": self.carry.steps[at],
             "exact_after": self.kept["exact_after"][at],
             "accuracy_after": self.kept["accuracy_after"][at],
+            "halt_step": self.kept["halt_step"][at],
+            "halt_right": self.kept["halt_right"][at],
+            "calibration": self.kept["calibration"][at],
             "q_halt_right": own.q_halt_right & own.labelled,
             "labelled": own.labelled,
             "lm_loss": lm_loss,
@@ -280,4 +307,17 @@ class _Slots:
         for name in ("exact", "accuracy"):
             by_step = answer[f"{name}_after"].sum(0)
             sums |= {f"{name}/{step}": by_step[step] for step in range(self.max_steps)}
+        labelled, exact = answer["labelled"], answer["exact_after"]
+        sums["lost"] = (exact.any(1) & ~exact[:, -1]).sum()
+        numbers = torch.arange(self.max_steps + 1, device=labelled.device)
+        for name, steps, of in (
+            ("steps_taken", answer["steps"], labelled),
+            ("head_stops", answer["halt_step"], labelled),
+            ("head_stops_right", answer["halt_step"], labelled & answer["halt_right"]),
+        ):
+            counts = ((steps.unsqueeze(1) == numbers) & of.unsqueeze(1)).sum(0)
+            sums |= {f"{name}/{step}": counts[step] for step in range(self.max_steps + 1)}
+        calibration = answer["calibration"].where(labelled.view(-1, 1, 1), 0.0).sum(0)
+        for row, name in enumerate(CALIBRATION):
+            sums |= {f"{name}/{place}": calibration[row, place] for place in range(CALIBRATION_BINS)}
         return Answers({name: answer[name] for name in PREDICTIONS if name in answer}, sums)

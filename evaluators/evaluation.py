@@ -16,7 +16,16 @@ from dataset.puzzle_dataset import Batch, EvalBatches, PuzzleSplit, Source
 from dataset.shards import PuzzleDatasetMetadata
 from dataset.tasks import load_task, task_of
 from dataset.tasks.task import Task
-from evaluators.answers import MODEL_INPUTS, PREDICTIONS, HaltRule, answer_batches, fixed_size
+from evaluators.answers import (
+    CALIBRATION,
+    CALIBRATION_BINS,
+    COUNTS_BY_STEP,
+    MODEL_INPUTS,
+    PREDICTIONS,
+    HaltRule,
+    answer_batches,
+    fixed_size,
+)
 from evaluators.picture import save_png
 from evaluators.rules import Rules
 from evaluators.solving import Solving
@@ -55,6 +64,15 @@ class EvaluationResult:
     exact_accuracy_after_step: list[float]
     accuracy_after_step: list[float]
     task_metrics: dict[str, float] = field(default_factory=dict)  # of the evaluators, such as ARC/pass@2
+    # what the halting head knew; lists by step begin with step 0, which means never
+    lost: int = 0  # examples whose answer was right at some step and is wrong at the end
+    steps_taken: list[int] = field(default_factory=list)  # examples by the number of steps that they took
+    head_stops: list[int] = field(default_factory=list)  # by the first step at which the halting head alone would stop
+    head_stops_right: list[int] = field(default_factory=list)  # those of them whose answer was right there
+    # over all steps, by bin of the halting probability: answers, the sum of their probabilities, right answers
+    calibration_count: list[float] = field(default_factory=list)
+    calibration_probability: list[float] = field(default_factory=list)
+    calibration_right: list[float] = field(default_factory=list)
 
 
 def check_save_outputs(names: Sequence[str]) -> None:
@@ -165,7 +183,8 @@ def evaluate_split(
                 made[source.root],
                 device,
                 ranks,
-                halting=halting,
+                lost=lost,
+                **lists,
                 max_steps=max_steps,
                 fixed_sizes=fixed_sizes,
                 save_outputs=save_outputs,
@@ -242,6 +261,11 @@ def evaluate_set(
     examples = int(total.pop("examples"))
     if not labelled:
         return EvaluationResult({}, 0, examples, [], [], task_metrics)
+    lists: dict[str, list[Any]] = {
+        key: [int(total.pop(f"{key}/{step}")) for step in range(steps + 1)] for key in COUNTS_BY_STEP
+    }
+    lists |= {key: [total.pop(f"{key}/{place}") for place in range(CALIBRATION_BINS)] for key in CALIBRATION}
+    lost = int(total.pop("lost"))
     after = {key: [total.pop(f"{key}/{step}") / labelled for step in range(steps)] for key in ("exact", "accuracy")}
     return EvaluationResult(
         metrics={key: value / labelled for key, value in total.items()},
@@ -250,6 +274,8 @@ def evaluate_set(
         exact_accuracy_after_step=after["exact"],
         accuracy_after_step=after["accuracy"],
         task_metrics=task_metrics,
+        lost=lost,
+        **lists,
     )
 
 
@@ -346,7 +372,10 @@ def _to_device(arrays: Batch, device: torch.device) -> dict[str, Tensor]:
 
 def _sum_names(max_steps: int) -> Iterable[str]:
     totals = ("count", "examples", "accuracy", "exact_accuracy", "q_halt_accuracy", "steps", "lm_loss", "q_halt_loss")
-    return [*totals, *(f"{key}/{step}" for key in ("exact", "accuracy") for step in range(max_steps))]
+    by_step = (f"{key}/{step}" for key in ("exact", "accuracy") for step in range(max_steps))
+    counts = (f"{key}/{step}" for key in COUNTS_BY_STEP for step in range(max_steps + 1))
+    bins = (f"{key}/{place}" for key in CALIBRATION for place in range(CALIBRATION_BINS))
+    return [*totals, "lost", *by_step, *counts, *bins]
 
 
 def _add(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:

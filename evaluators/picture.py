@@ -24,7 +24,7 @@ _PANELS_PER_ROW = 5
 
 
 @dataclass(frozen=True)
-class _Label:
+class Label:
     """Text on the image, centred on column `x`, with its baseline at row `y`; all in pixels."""
 
     text: str
@@ -53,7 +53,7 @@ def save_png(solving: Solving, path: Path | str, max_frames: int = 8) -> None:
     per_row = 1 if solving.look.height == 1 else _PANELS_PER_ROW
     rows = -(-len(panels) // per_row)
     cols = -(-len(panels) // rows)
-    sizes = [_board_size(board) for board in panels]
+    sizes = [board_size(board) for board in panels]
     col_widths = [max(_SMALLEST_PANEL, *(width for _, width in sizes[col::cols])) for col in range(cols)]
     by_row = [slice(row * cols, (row + 1) * cols) for row in range(rows)]
     headers = [_HEADER if any(board.verdict for board in panels[row]) else _HEADER - _VERDICT_LINE for row in by_row]
@@ -62,7 +62,7 @@ def save_png(solving: Solving, path: Path | str, max_frames: int = 8) -> None:
     width = 2 * _MARGIN + sum(col_widths) + (cols - 1) * _PANEL_GAP
     height = _MARGIN + sum(headers) + sum(row_heights) + rows * _MARGIN + (_FOOTER if has_wrong else 0)
     pixels = np.full((height, width, 3), 255, np.uint8)
-    labels: list[_Label] = []
+    labels: list[Label] = []
     for i, (board, (_, board_width)) in enumerate(zip(panels, sizes, strict=True)):
         row, col = divmod(i, cols)
         top = _MARGIN + sum(headers[: row + 1]) + sum(row_heights[:row]) + row * _MARGIN
@@ -70,16 +70,16 @@ def save_png(solving: Solving, path: Path | str, max_frames: int = 8) -> None:
         middle, foot = left + col_widths[col] / 2, top - _HEADER_FOOT
         if board.verdict:
             colour = RED if board.has_wrong else GREEN
-            labels.append(_Label(board.verdict, middle, foot, _VERDICT_SIZE, colour, bold=True))
+            labels.append(Label(board.verdict, middle, foot, _VERDICT_SIZE, colour, bold=True))
             foot -= _VERDICT_LINE
-        labels.append(_Label(board.title, middle, foot, _TITLE_SIZE, INK))
-        labels += _paint(solving.look, board, pixels, top, left + (col_widths[col] - board_width) // 2)
+        labels.append(Label(board.title, middle, foot, _TITLE_SIZE, INK))
+        labels += paint_board(solving.look, board, pixels, top, left + (col_widths[col] - board_width) // 2)
     if has_wrong:
-        labels.append(_Label(solving.look.picture_legend, width / 2, height - _MARGIN, _LEGEND_SIZE, _GREY))
+        labels.append(Label(solving.look.picture_legend, width / 2, height - _MARGIN, _LEGEND_SIZE, _GREY))
     _write(pixels, labels, Path(path))
 
 
-def _write(pixels: np.ndarray, labels: Sequence[_Label], path: Path) -> None:
+def _write(pixels: np.ndarray, labels: Sequence[Label], path: Path) -> None:
     """Write `pixels` [height, width, 3] uint8, with the labels drawn on them, to a PNG file of the same size."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -106,17 +106,17 @@ def _cell_side(board: Board) -> int:
     return min(_LARGEST_CELL, longest // max(board.tokens.shape))
 
 
-def _board_size(board: Board) -> tuple[int, int]:
+def board_size(board: Board) -> tuple[int, int]:
     height, width = board.tokens.shape
     side = _cell_side(board)
     return height * side, width * side
 
 
-def _paint(look: Look, board: Board, pixels: np.ndarray, top: int, left: int) -> list[_Label]:
+def paint_board(look: Look, board: Board, pixels: np.ndarray, top: int, left: int) -> list[Label]:
     """Paint the cells with the board's corner at (`top`, `left`); returns the text to draw on them."""
     side = _cell_side(board)
     height, width = board.tokens.shape
-    labels: list[_Label] = []
+    labels: list[Label] = []
     for row in range(height):
         for col in range(width):
             y, x = top + row * side, left + col * side
@@ -127,7 +127,7 @@ def _paint(look: Look, board: Board, pixels: np.ndarray, top: int, left: int) ->
                 size = side * text.size
                 # The height of digits and capitals is 0.73 of the font size.
                 foot = y + side / 2 + 0.365 * size
-                labels.append(_Label(text.text, x + side / 2, foot, size, text.colour, text.bold))
+                labels.append(Label(text.text, x + side / 2, foot, size, text.colour, text.bold))
     _rule(look, board, pixels, top, left)
     return labels
 

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from dataset.tasks.puzzle import Question, Verdict
 from dataset.tasks.task import Task
-from evaluators.answer import Answer
+from evaluators.answer import Answer, known_label
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
 from evaluators.saved_model import SavedConfig, SavedTask, write_model
 from evaluators.search import SearchResult, SearchRule, search
+from evaluators.trace.record import record
+from evaluators.trace.trace import Trace
 from models.factory import count_parameters
 from models.lattice.network import FIRST_VALUE
 from models.losses import ACTLossHead
@@ -131,8 +133,7 @@ class Reasoner(
     ) -> list[Answer]:
         """The answers to questions in tokens; see `solve`."""
         questions = list(questions)
-        if steps is not None and not 1 <= steps <= MAX_ACT_STEPS:
-            raise UserError(f"steps {steps}: at least 1 and at most {MAX_ACT_STEPS:,}.")
+        _check_steps(steps)
         if not questions:
             return []
         if isinstance(self.head.model, LatticeDeductionTransformer):
@@ -144,6 +145,40 @@ class Reasoner(
             part = slice(start, start + size)
             answers += self._recur(questions[part], ids[part], steps or self.origin.max_steps, halting)
         return answers
+
+    def trace(
+        self,
+        puzzle: Any,
+        *,
+        steps: int | None = None,
+        halting: HaltRule = HaltRule(),  # noqa: B008  (immutable)
+        inner: bool = False,
+        name: str | None = None,
+    ) -> Trace:
+        """How the model thinks about one puzzle, or several; every puzzle takes all steps.
+
+        Args:
+            puzzle, steps, name: see `solve`.
+            halting: the rule whose decision is recorded.
+            inner: also record every inner update of the latents.
+
+        Raises:
+            UserError: see `solve`; or `inner`, and the architecture does not report its inner updates.
+        """
+        several = self.task.is_batch(puzzle)
+        questions = [q for item in (puzzle if several else [puzzle]) for q in self.task.questions(item, name)]
+        _check_steps(steps)
+        if not questions:
+            raise UserError("trace: there is no puzzle. Give at least one.")
+        inputs = np.stack([question.tokens for question in questions]).astype(np.int32)
+        data = {
+            "inputs": inputs,
+            "labels": np.stack([known_label(self.task, question) for question in questions]),
+            "puzzle_identifiers": np.array([self._puzzle_id(question.name) for question in questions], np.int32),
+        }
+        about = {"name": repr(self), "task_options": self.origin.task_options, "checkpoint": str(self.origin.path)}
+        steps = steps or self.origin.max_steps
+        return record(self.head, data, self.task, about, rule=halting, early_halting=True, max_steps=steps, inner=inner)
 
     def _puzzle_id(self, name: str | None) -> int:
         """The row of the puzzle embedding; 0, the blank one, if the model knows no puzzles apart.
@@ -281,6 +316,11 @@ class Reasoner(
         from evaluators.loading import load_from_hub  # imported here, because that module makes reasoners
 
         return load_from_hub(model_id, revision, options.get("device", "auto"), options)
+
+
+def _check_steps(steps: int | None) -> None:
+    if steps is not None and not 1 <= steps <= MAX_ACT_STEPS:
+        raise UserError(f"steps {steps}: at least 1 and at most {MAX_ACT_STEPS:,}.")
 
 
 def _with_rounds(rule: SearchRule, rounds: int | None) -> SearchRule:

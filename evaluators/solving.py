@@ -1,5 +1,6 @@
 """How a model solves one puzzle, step by step, as boards for a picture in any format."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,16 @@ def boards_of(solving: Solving, max_frames: int) -> Boards:
     """
     if max_frames < 1:
         raise UserError(f"max_frames {max_frames}: at least one answer must be shown.")
+    return _boards(solving, lambda answers: _chosen_steps(answers, max_frames))
+
+
+def boards_by_step(solving: Solving) -> Boards:
+    """The panels of a puzzle with the answer after every step, one frame each."""
+    return _boards(solving, lambda answers: [(step, step) for step in range(len(answers))])
+
+
+def _boards(solving: Solving, choose: Callable[[np.ndarray], list[tuple[int, int]]]) -> Boards:
+    """The panels of a puzzle, with the runs of steps that `choose` takes from the answers [steps, height, width]."""
     look, shape = solving.look, (solving.look.height, solving.look.width)
     inputs = solving.inputs.astype(np.int64).reshape(shape)
     labels = solving.labels.astype(np.int64).reshape(shape)
@@ -101,7 +112,7 @@ def boards_of(solving: Solving, max_frames: int) -> Boards:
     cut_given, cut_expected = given[window], view.expected[window]
     shown = view.answers[(slice(None), *window)]
     frames = []
-    for first, last in _chosen_steps(shown, max_frames):
+    for first, last in choose(shown):
         tokens = shown[last]
         judged = cut_expected != IGNORE_LABEL_ID
         status = np.where(cut_given, Status.GIVEN, np.where(judged, Status.RIGHT, Status.PLAIN))

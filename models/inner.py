@@ -184,6 +184,7 @@ class InnerModel(nn.Module):
         puzzle_emb: the puzzle embedding, or None.
         compares_continue: whether a slot halts on q_halt > q_continue (else on q_halt > 0).
         trains_continue: whether q_continue is trained.
+        updates: a module without effect for each latent, through which `recurse` passes each new value of it.
     """
 
     config_class: ClassVar[type[RecursionConfig]] = RecursionConfig
@@ -212,6 +213,8 @@ class InnerModel(nn.Module):
         self.rotary: RotaryEmbedding | GridRotaryEmbedding | None = None
         self.add_positions()
 
+        # each new value of a latent passes through its module, where a recorder may listen (models.recorder)
+        self.updates = nn.ModuleDict({name: nn.Identity() for name in self.states})
         for init in filter(None, self.states.values()):
             self.register_buffer(init, trunc_normal_(torch.empty(hidden), std=1).to(self.dtype))
 

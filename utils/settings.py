@@ -17,6 +17,8 @@ from utils.optimizers import OptimizerName
 from utils.schema import Schema
 
 WandbMode = Literal["online", "offline", "disabled"]
+LoggerName = Literal["wandb", "tensorboard"]
+TraceChoice = Literal["mixed", "failed", "solved", "slow", "random"]
 # the key of a saved configuration that holds what `auto` came to on the machine of the run
 RESOLVED = "resolved"
 
@@ -349,7 +351,8 @@ class EvaluateConfig(CheckpointConfig):
         "the checkpoint": "load_checkpoint load_config arch force",
         "data": "data_paths data_paths_test split evaluators eval_max_examples eval_save_outputs seed",
         "halting": "halt_max_steps early_halting halt_threshold halt_unchanged",
-        "the run": "global_batch_size save_path show_example device compile",
+        "a look inside": "trace trace_choice trace_inner trace_beside depth starts show_example",
+        "the run": "global_batch_size save_path device compile",
     }
 
     evaluators: list[EvaluatorConfig] | None = None
@@ -366,6 +369,18 @@ class EvaluateConfig(CheckpointConfig):
     """Halt only if the answer equals that of the previous step. false: do not compare, as published."""
     global_batch_size: int | None = Field(default=None, ge=1, le=1 << 20)
     """Examples evaluated at once, over all processes. null: 128 per process; on CUDA as many as fit in memory."""
+    trace: int = Field(default=0, ge=0, le=100_000)
+    """Record step by step how so many examples are answered: trace.npz, .html, .gif and .png. 0: none."""
+    trace_choice: TraceChoice | list[Annotated[int, Field(ge=0)]] = "mixed"
+    """Which ones: failed, solved, mixed (half of both), slow, random, or a list of places in the set."""
+    trace_inner: bool = False
+    """Also record every inner update of the latents."""
+    trace_beside: list[str] = []
+    """Files trace.npz of other runs, to be shown in trace.html beside this one on the same puzzles."""
+    depth: int | None = Field(default=None, ge=1, le=MAX_ACT_STEPS)
+    """Also go on to so many steps, and report after 16, 32, 64, ... of them what is right and what was lost again."""
+    starts: int | None = Field(default=None, ge=1, le=4096)
+    """Also answer from so many random starts, and report how many are right; for architectures that start at random."""
     show_example: bool = False
     """Draw how an example is solved."""
 

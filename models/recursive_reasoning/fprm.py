@@ -268,7 +268,7 @@ class FixedPointInner(PuzzleInnerModel):
         y = s * target + (1 - s) * y
         if config.additive_noise_std:
             y = y + config.additive_noise_std * torch.randn_like(y)
-        return {"y": y, **following}
+        return {"y": self.updates["y"](y), **following}
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         for _ in range(self.settings.n_backwards_L if self.training else 1):

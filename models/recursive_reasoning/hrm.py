@@ -45,11 +45,11 @@ class HierarchicalInner(PuzzleInnerModel):
         updates = self.config.H_cycles * self.config.L_cycles
         with torch.no_grad():
             for update in range(1, updates):
-                z_L = self.L_level(z_L, z_H + x, view)
+                z_L = self.updates["z_L"](self.L_level(z_L, z_H + x, view))
                 if update % self.config.L_cycles == 0:
-                    z_H = self.H_level(z_H, z_L, view)
-        z_L = self.L_level(z_L, z_H + x, view)
-        z_H = self.H_level(z_H, z_L, view)
+                    z_H = self.updates["z_H"](self.H_level(z_H, z_L, view))
+        z_L = self.updates["z_L"](self.L_level(z_L, z_H + x, view))
+        z_H = self.updates["z_H"](self.H_level(z_H, z_L, view))
         return {"z_H": z_H, "z_L": z_L}
 
 

@@ -45,7 +45,7 @@ class TransformerInner(PuzzleInnerModel):
         return self.config.act_enabled if training else self.config.act_inference
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
-        return {"z_H": self.H_level(z["z_H"], x, view)}
+        return {"z_H": self.updates["z_H"](self.H_level(z["z_H"], x, view))}
 
 
 class TransformerBaseline(ACTModel):

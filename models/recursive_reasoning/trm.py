@@ -33,8 +33,8 @@ class TinyRecursion(InnerModel):
         """One cycle: new (z_H, z_L), [batch, positions, hidden] each, as are z_H, z_L and x."""
         injection = z_H + x
         for _ in range(self.config.L_cycles):
-            z_L = self.call_level(z_L, injection, view)
-        return self.call_level(z_H, z_L, view), z_L
+            z_L = self.updates["z_L"](self.call_level(z_L, injection, view))
+        return self.updates["z_H"](self.call_level(z_H, z_L, view)), z_L
 
     def call_level(self, z: Tensor, injection: Tensor, view: View) -> Tensor:
         """`f(z ; injection)`, [batch, positions, hidden]."""

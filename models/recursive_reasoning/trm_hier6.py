@@ -42,8 +42,9 @@ class SixLatentInner(PuzzleInnerModel):
         """One cycle: the new latents, [batch, positions, hidden] each, as are those in `z` and x."""
         z = dict(z)
         for i in range(1, self.config.L_cycles + 1):
-            z[f"z_L{i}"] = self.L_level(_sum_of_latents(z), z["z_H"] + x, view)
-        z["z_H"] = self.L_level(z["z_H"], _sum_of_latents(z), view)
+            name = f"z_L{i}"
+            z[name] = self.updates[name](self.L_level(_sum_of_latents(z), z["z_H"] + x, view))
+        z["z_H"] = self.updates["z_H"](self.L_level(z["z_H"], _sum_of_latents(z), view))
         return z
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:

@@ -26,8 +26,8 @@ class SingleLatentInner(PuzzleInnerModel):
     def cycle(self, z: Tensor, x: Tensor, view: View) -> Tensor:
         """One cycle: the new z, [batch, positions, hidden], as are z and x."""
         for _ in range(self.config.L_cycles):
-            z = self.L_level(z, x, view)
-        return self.L_level(z, None, view)
+            z = self.updates["z_L"](self.L_level(z, x, view))
+        return self.updates["z_L"](self.L_level(z, None, view))
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         z_L = z["z_L"]

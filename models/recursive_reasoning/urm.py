@@ -95,7 +95,7 @@ class UniversalInner(PuzzleInnerModel):
     def passes(self, z: Tensor, x: Tensor, view: View) -> Tensor:
         """L_cycles passes: the new z, [batch, positions, hidden], as are z and x."""
         for _ in range(self.config.L_cycles):
-            z = run_layers(self.layers, z + x, view, self.config.recompute)
+            z = self.updates["current_hidden"](run_layers(self.layers, z + x, view, self.config.recompute))
         return z
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
