@@ -2,6 +2,7 @@
 
     uv run python evaluate.py load_checkpoint=checkpoints/.../step_1000
     uv run torchrun --nproc-per-node 8 evaluate.py load_checkpoint=.../step_1000 data_paths=[data/x]
+    uv run python evaluate.py load_checkpoint=.../step_1000 task=path/to/task.py   a task of your own is named again
 
 The architecture comes from the all_config.yaml beside the checkpoint. Prints a table and writes results.json.
 Settings: docs/configuration.md, or --help.
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.puzzle_dataset import PuzzleSplit
+from dataset.task_choice import give_tasks
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
 from evaluators.evaluation import EvaluationResult, check_save_outputs, evaluate_split
@@ -175,4 +177,4 @@ def format_result(name: str, result: EvaluationResult) -> str:
 
 
 if __name__ == "__main__":
-    hydra_main("cfg_evaluate", EvaluateConfig, evaluate)
+    hydra_main("cfg_evaluate", EvaluateConfig, evaluate, give_tasks)

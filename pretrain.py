@@ -2,6 +2,7 @@
 
     uv run python pretrain.py experiment=quickstart
     uv run torchrun --nproc-per-node 8 pretrain.py experiment=sudoku_extreme_mlp
+    uv run python pretrain.py experiment=own_task task=path/to/task.py     (docs/your_own_task.md)
 
 Settings: docs/configuration.md, or --help. `train` is the whole run, from top to bottom.
 """
@@ -10,6 +11,7 @@ import torch
 
 from dataset.device_feed import device_batches, stays_on_device
 from dataset.opening import open_puzzles, plan_epochs
+from dataset.task_choice import task_overrides
 from evaluators.during_training import TrainingEvaluation
 from evaluators.evaluation import check_save_outputs
 from models.acceleration import accelerate
@@ -133,4 +135,4 @@ def run(config: PretrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    hydra_main("cfg_pretrain", PretrainConfig, run)
+    hydra_main("cfg_pretrain", PretrainConfig, run, task_overrides)

@@ -8,6 +8,7 @@ from dataset.building import build_missing_data
 from dataset.puzzle_dataset import PuzzleSplit, TrainBatches
 from dataset.shards import PuzzleDatasetMetadata
 from dataset.tasks import load_task, task_of
+from dataset.tasks.symmetric import SymmetryAugmentation, check_symmetries
 from utils.data_record import check_same_data, same_puzzles, write_data_record
 from utils.distributed import Ranks, barrier, errors_of_rank_0
 from utils.errors import UserError
@@ -77,7 +78,8 @@ def open_augmentation(name: str, split: PuzzleSplit) -> Augmentation:
     """The symmetries of the task called `name`, for the data sets of `split`.
 
     Raises:
-        UserError: there is no such task, it has no augmentation or not for this size, or a data set is of another task.
+        UserError: there is no such task, it has no augmentation or not for this size, a data set is of another task, or
+            a symmetry makes labels wrong.
     """
     task = load_task(name, "augmentation")
     for source in split.sources:
@@ -87,7 +89,12 @@ def open_augmentation(name: str, split: PuzzleSplit) -> Augmentation:
                 f"augmentation={name}: {source.root} holds puzzles of the task {known.name}, whose labels other "
                 f"symmetries make wrong. Use augmentation={known.name} or augmentation=null."
             )
-    return task.of(split.metadata.seq_len, split.metadata.vocab_size).augmentation()
+    sized = task.of(split.metadata.seq_len, split.metadata.vocab_size)
+    augmentation = sized.augmentation()
+    if isinstance(augmentation, SymmetryAugmentation):
+        for shard in (shard for source in split.sources for shard in source.shards):
+            check_symmetries(sized, shard.inputs, shard.labels)
+    return augmentation
 
 
 def _open_test_split(config: PretrainConfig, train: PuzzleSplit, ranks: Ranks) -> PuzzleSplit | None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from dataset.puzzle_dataset import Batch, EvalBatches, PuzzleSplit, Source
 from dataset.shards import PuzzleDatasetMetadata
 from dataset.tasks import load_task, task_of
+from dataset.tasks.given import library_task
 from dataset.tasks.task import Task
 from evaluators.answers import (
     CALIBRATION,
@@ -98,7 +99,7 @@ def make_evaluators(configs: Sequence[EvaluatorConfig], root: Path, metadata: Pu
     for config in configs:
         module, _, title = config.name.partition("@")
         options = config.model_extra or {}
-        if title and module.isidentifier() and importlib.util.find_spec(f"evaluators.{module}") is None:
+        if title and (library_task(module) or not _is_module(module)):
             task = load_task(module, f"evaluators: {config.name}: no module evaluators.{module}, so it must be a task;")
             made.append(_rules(task, title, options, root, metadata))
             continue
@@ -110,14 +111,19 @@ def make_evaluators(configs: Sequence[EvaluatorConfig], root: Path, metadata: Pu
     return made
 
 
+def _is_module(name: str) -> bool:
+    """Whether `name` is a module of evaluators, or cannot be the name of a task."""
+    return not name.isidentifier() or importlib.util.find_spec(f"evaluators.{name}") is not None
+
+
 def _rules(task: type[Task], title: str, options: dict[str, Any], root: Path, metadata: PuzzleDatasetMetadata) -> Rules:
     """The rules of a task as an evaluator of one data set."""
     name = f"{task.name}@{title}"
-    if title != task.title or not task.checks:
-        has = f"its evaluator is {task.name}@{task.title}" if task.checks else "it has no evaluator"
+    if title != task.title or not task.columns():
+        has = f"its evaluator is {task.name}@{task.title}" if task.columns() else "it has no evaluator"
         raise UserError(
             f"evaluators: {name}: the task {task.name} has no class {title}; {has}."
-            f"{did_you_mean(title, [task.title] if task.checks else [])}"
+            f"{did_you_mean(title, [task.title] if task.columns() else [])}"
         )
     if metadata.task not in (None, task.name):
         raise UserError(
@@ -125,7 +131,9 @@ def _rules(task: type[Task], title: str, options: dict[str, Any], root: Path, me
             "Choose the evaluator of that task, or another data set."
         )
     try:
-        return Rules(task.of(metadata.seq_len, metadata.vocab_size, **options), metadata.pad_id)
+        sized = task.of(metadata.seq_len, metadata.vocab_size, **options)
+        sized.load_notes(root)
+        return Rules(sized, metadata.pad_id)
     except UserError as error:
         known = task_of(metadata)
         of = f" (which has the sizes of {known.name})" if known not in (None, task) else ""

@@ -1,4 +1,4 @@
-"""Checks answers by the rules of their task: shares of the examples, over all batches and ranks."""
+"""Checks answers by the rules of their task: means over the examples, over all batches and ranks."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from dataset.tasks.task import Task
 
 
 class Rules:
-    """Reports, as `<title>/<check>`, the share of examples that pass each of `task.checks` (see `task.check`).
+    """Reports, as `<title>/<column>`, the mean of each of `task.columns()` over the examples (see `task.judge`).
 
     Rows whose inputs are all padding fill up the last batch and do not count.
 
@@ -19,7 +19,7 @@ class Rules:
         pad_id: the padding token.
     """
 
-    required_outputs: ClassVar[set[str]] = {"inputs", "preds"}
+    required_outputs: ClassVar[set[str]] = {"inputs", "labels", "preds"}
 
     def __init__(self, task: Task, pad_id: int):
         self.task, self.pad_id = task, pad_id
@@ -27,14 +27,15 @@ class Rules:
 
     def begin_eval(self) -> None:
         """Reset the counts."""
-        self._counts = np.zeros(1 + len(self.task.checks), np.int64)  # examples, then one count per check
+        self._sums = np.zeros(1 + len(self.task.columns()))  # examples, then one sum per column; fp64 counts exactly
 
     def update_batch(self, batch: dict[str, torch.Tensor], preds: dict[str, torch.Tensor]) -> None:
-        """Count one batch: `batch["inputs"]` and `preds["preds"]`, tokens [n, seq_len]."""
+        """Count one batch: `batch["inputs"]`, `batch["labels"]` and `preds["preds"]`, tokens [n, seq_len]."""
         inputs, predicted = batch["inputs"].cpu().numpy(), preds["preds"].cpu().numpy()
         real = (inputs != self.pad_id).any(axis=1)
-        passed = self.task.check(inputs[real], predicted[real])
-        self._counts += [int(real.sum()), *(int(passed[name].sum()) for name in self.task.checks)]
+        labels = batch["labels"].cpu().numpy().clip(0) if "labels" in batch else np.zeros_like(inputs)
+        judged = self.task.judge(inputs[real], predicted[real], labels[real])
+        self._sums += [real.sum(), *(judged[name].sum() for name in self.task.columns())]
 
     def result(
         self, save_path: str | None, rank: int, world_size: int, group: dist.ProcessGroup | None = None
@@ -47,15 +48,17 @@ class Rules:
             world_size: number of processes; with one, torch.distributed is not needed.
             group: processes to sum over; all if None.
         """
-        counts = self._counts
+        sums = self._sums
         if world_size > 1:
             # NCCL sums on GPUs only.
             device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
-            total = torch.from_numpy(counts).to(device, copy=True)
+            total = torch.from_numpy(sums).to(device, copy=True)
             dist.all_reduce(total, group=group)
-            counts = total.cpu().numpy()
+            sums = total.cpu().numpy()
         if rank != 0:
             return None
-        examples, *passed = counts.tolist()
+        examples, *passed = sums.tolist()
         title = self.task.title
-        return {f"{title}/{name}": n / examples for name, n in zip(self.task.checks, passed, strict=True) if examples}
+        return {
+            f"{title}/{name}": n / examples for name, n in zip(self.task.columns(), passed, strict=True) if examples
+        }

@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     reasoner = choose_model(flags.model, flags.device, fits, what)
     print(f"model: {reasoner.origin.path.parent.name}, {reasoner!r}")
     rng = np.random.default_rng(flags.seed)
-    questions = questions_of(given, reasoner.task) if given else [Question(reasoner.task.generate(rng))]
+    questions = questions_of(given, reasoner.task) if given else [Question(reasoner.task.random_question(rng))]
     answers = [_show(reasoner, question, flags) for question in questions]
     if not given and sys.stdin.isatty() and sys.stdout.isatty():
         _talk(reasoner, rng, flags)
@@ -77,7 +77,7 @@ def _talk(reasoner: Reasoner, rng: np.random.Generator, flags: Flags) -> None:
             text = _typed(reasoner.task)
             if text is None:
                 return
-            question = Question(reasoner.task.encode(text) if text else reasoner.task.generate(rng))
+            question = Question(reasoner.task.encode(text) if text else reasoner.task.random_question(rng))
         except UserError as error:
             print(error_message(error))
             continue

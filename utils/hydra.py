@@ -55,13 +55,19 @@ class _Failure(NamedTuple):
     status: int  # exit status: 2 for a `UserError`, else 1
 
 
-def hydra_main(config_name: str, schema: type[SettingsT], run: Callable[[SettingsT], object]) -> None:
+def hydra_main(
+    config_name: str,
+    schema: type[SettingsT],
+    run: Callable[[SettingsT], object],
+    expand: Callable[[list[str]], list[str]] = list,
+) -> None:
     """Compose `config_name` with the overrides on the command line, validate it, and call `run` for each job.
 
     A `UserError`, or a refusal of Hydra, ends the program with its message and status 2. If a job of a sweep fails, the
     other jobs still run; at the end the failed ones are listed, and the status is 2, or 1 if a job failed with anything
     but a `UserError`. With several ranks a failed job ends the sweep, because the ranks may be at different places.
     A job that was asked to stop ends the sweep with status `STOPPED`.
+    `expand` may replace arguments of the command line, before anything else looks at them.
     `--help` prints a description of the program (the docstring of the module that defines `run`) and all settings of
     `schema`.
     """
@@ -77,6 +83,7 @@ def hydra_main(config_name: str, schema: type[SettingsT], run: Callable[[Setting
             _run_job(lambda: run(validate(schema, plain(config))), failures)
 
         try:
+            sys.argv[1:] = expand(sys.argv[1:])
             check_overrides(sys.argv[1:], CONFIG_DIR)
             sys.argv[1:] = [_lenient(argument) for argument in sys.argv[1:]]
             with _hydra_raises():

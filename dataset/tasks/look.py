@@ -3,6 +3,7 @@
 `evaluators.terminal` and `evaluators.picture` draw boards with a `Look`. Its defaults display any grid of characters.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Literal, NamedTuple
@@ -76,7 +77,7 @@ class Look:
     hairline: ClassVar[Colour] = HAIRLINE
     outline: ClassVar[Colour | None] = INK
 
-    def __init__(self, height: int, width: int, characters: str, box: tuple[int, int] | None = None):
+    def __init__(self, height: int, width: int, characters: Sequence[str], box: tuple[int, int] | None = None):
         self.height, self.width, self.characters, self.box = height, width, characters, box
 
     # -- content -------------------------------------------------------------------------------------------------------
@@ -116,3 +117,56 @@ class Look:
     def has_hairline(self, token: int, status: Status) -> bool:
         """Whether a cell is surrounded by hairlines; by default yes."""
         return True
+
+
+class SymbolLook(Look):
+    """Displays the symbols of a task: a board in a grid, a sequence in one line.
+
+    Args:
+        height, width: rows and columns of a board.
+        symbols: what tokens 1, 2, ... are written as, each a character or a word. Padding is written as a character
+            that is none of them.
+        blank: the symbols of cells that are to be filled in.
+    """
+
+    legend: ClassVar[str] = "! marks a wrong cell"
+    picture_legend: ClassVar[str] = "black: given   green: right   red: wrong"
+
+    def __init__(self, height: int, width: int, symbols: Sequence[str], blank: Sequence[str] = ""):
+        padding = next(character for character in "_ ~" if character not in symbols)
+        super().__init__(height, width, [padding, *symbols])
+        self.blank = list(blank)
+
+    def given(self, inputs: np.ndarray) -> np.ndarray:
+        """See `Look.given`: all cells that are neither blank nor padding, if the task says which are blank."""
+        if not self.blank:
+            return super().given(inputs)
+        is_open = [token for token, symbol in enumerate(self.characters) if token == 0 or symbol in self.blank]
+        return ~np.isin(inputs, is_open)
+
+    def cell_text(self, token: int, status: Status) -> CellText | None:
+        """See `Look.cell_text`; words are written smaller, and padding is empty."""
+        if token == 0 or (self.character(token) in self.blank and status != Status.WRONG):
+            return None
+        text = self.character(token)
+        size = 0.56 if len(text) < 2 else 1.1 / len(text)
+        return CellText(text, size, TEXT_COLOURS[status], status == Status.GIVEN) if text.strip() else None
+
+
+class SymbolLine(SymbolLook):
+    """Displays a sequence of symbols in one line, without the padding at its end."""
+
+    style: ClassVar[Literal["boxes", "block", "line"]] = "line"
+    legend: ClassVar[str] = "^ marks a wrong symbol"
+    picture_legend: ClassVar[str] = "green: right   red: wrong"
+    outline: ClassVar[Colour | None] = None
+
+    def view(self, inputs: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> Display:
+        """See `Look.view`. The output of a model where nothing is asked for is not shown."""
+        known = labels != IGNORE_LABEL_ID
+        if not known.any():
+            return super().view(inputs, labels, answers)
+        shown = np.where(known, answers, inputs)
+        used = np.flatnonzero((known | (inputs > 0))[0])
+        window = np.s_[:, : int(used[-1]) + 1]
+        return Display(shown, labels, np.where(known, labels, inputs), window, window)

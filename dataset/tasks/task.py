@@ -1,41 +1,67 @@
 """The interface of a task for the programs, the evaluators and the pictures.
 
-A new task is a package `dataset/tasks/<name>/` with a subclass of `Task`. It needs a `name` and a `title`; everything
-else has a default:
+A task is a subclass of `Task`, in a file or package `dataset/tasks/<name>`, or in a file anywhere that is named on the
+command line. It needs a `name` and a `title`; everything else has a default. docs/your_own_task.md explains the parts
+that most tasks need:
+
+    symbols, shape      the vocabulary and the size of a board; or an `__init__`, for a task of several sizes
+    generate            random examples, of several difficulties; or `examples`, which reads them from files
+    verify              whether an answer is right, whatever the label says, with the reason
+    symmetries          changes under which a right answer stays right: augmentation, and which puzzles are equivalent
+
+and these are for the others:
 
     published           sizes that identify older data sets, whose dataset.json does not name a task
-    builder             the command that builds its data sets, for error messages
-    checks, check       what `evaluators: [{name: <name>@<title>}]` reports
-    augmentation        random symmetries for each training example, enabled with `augmentation: <name>`
+    builder             the command that builds its data sets, for tasks with options of their own
+    checks, check       what `evaluators: [{name: <name>@<title>}]` reports, as array operations on many answers at once
+    augmentation        the symmetries as tensor operations on whole batches
     look                how its boards are displayed in the terminal and in pictures
     notation, rows      how a person writes a puzzle and reads an answer (`encode`, `decode`, `grid`)
-    solutions, verify   what is wrong with a question, and whether an answer to it is right, with the reason
-    solve, generate     an exact solver, and random questions
+    solutions, solve    what is wrong with a question, and an exact solver
+    key                 the same for equivalent questions, so that none is both trained and tested on
 """
 
 import inspect
+from collections.abc import Iterable, Sequence
 from math import isqrt
+from pathlib import Path
 from string import ascii_letters, digits
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from dataset.augmentation import Augmentation
-from dataset.tasks.look import Look
+from dataset.tasks.look import Look, SymbolLine, SymbolLook
 from dataset.tasks.puzzle import Question, Solutions, Verdict, Written
-from dataset.tasks.written import Notation, is_batch
+from dataset.tasks.symmetric import SymmetryAugmentation, key_of, same_answer
+from dataset.tasks.symmetry import Symmetry
+from dataset.tasks.written import Notation, is_batch, read_words
 from utils.errors import UserError
+
+# a question or an answer as `generate` may give it: a text that `encode` reads, or tokens
+Given = Any
+
+
+class DoesNotFit(UserError):
+    """A question or an answer that is right, but longer than the task at this size."""
 
 
 class Task:
     """A kind of puzzle; an instance is a task at one size.
 
-    A subclass that has options or allows only certain sizes defines an `__init__` with `seq_len`, `vocab_size` and its
+    A subclass that has options or allows several sizes defines an `__init__` with `seq_len`, `vocab_size` and its
     options, and raises a `UserError` there if they are invalid.
     """
 
-    name: ClassVar[str]  # name of the package
+    name: ClassVar[str]  # name of its file or package, if it lies in dataset/tasks
     title: ClassVar[str]  # prefix of its metrics
+    data_name: ClassVar[str] = ""  # folder of its data sets below data/, if not its name
+    symbols: ClassVar[Sequence[str]] = ""  # what tokens 1, 2, ... are written as, one character or word each
+    shape: ClassVar[tuple[int, int] | None] = None  # rows and columns of a board; a sequence has one row
+    blank: ClassVar[Sequence[str]] = ""  # the symbols of cells that are to be filled in, for pictures
+    difficulties: ClassVar[Sequence[int]] = (1,)  # what `generate` may be asked for; their meaning is up to the task
+    test_difficulties: ClassVar[Sequence[int]] = ()  # of test puzzles; empty: the same
+    usual_size: ClassVar[tuple[int, int] | None] = None  # (seq_len, vocab_size) for a task without symbols and shape
     published: ClassVar[tuple[tuple[int, int], ...]] = ()  # (seq_len, vocab_size), the best known one first
     checks: ClassVar[tuple[str, ...]] = ()  # keys of the result of `check`
     builder: ClassVar[str | None] = None  # module of the command that builds a data set
@@ -43,6 +69,25 @@ class Task:
 
     def __init__(self, seq_len: int, vocab_size: int):
         self.seq_len, self.vocab_size = seq_len, vocab_size
+        if self.shape is not None and self.symbols and (seq_len, vocab_size) != self.own_size():
+            own, tokens = self.own_size()
+            raise UserError(
+                f"seq_len {seq_len} and vocab_size {vocab_size} are not those of the task {self.name}, {own} and "
+                f"{tokens}. Choose a data set of this task, built with its present shape and symbols."
+            )
+
+    @classmethod
+    def own_size(cls) -> tuple[int, int]:
+        """(seq_len, vocab_size) of the task, of several the most usual one.
+
+        Raises:
+            UserError: the task does not say.
+        """
+        if cls.shape is not None and cls.symbols:
+            return cls.shape[0] * cls.shape[1], len(cls.symbols) + 1
+        if cls.usual_size is None and not cls.published:
+            raise UserError(f"the task {cls.name} does not say how large its boards are: it needs shape and symbols.")
+        return cls.usual_size or cls.published[0]
 
     @classmethod
     def of(cls, seq_len: int, vocab_size: int, **options: Any) -> Self:
@@ -59,10 +104,17 @@ class Task:
 
     @classmethod
     def build_command(cls, output_dir: str) -> str | None:
-        """A command that builds a data set in `output_dir`; None if the task has no builder."""
+        """A command that builds a data set in `output_dir`; None if the task has neither builder nor examples."""
+        if cls.builder is None and cls.makes_examples():
+            return f"python -m dataset.build_task_dataset {cls.name} --output-dir {output_dir}"
         if cls.builder is None:
             return None
         return f"python -m {cls.builder} --output-dir {output_dir} {cls.builder_options}".rstrip()
+
+    @classmethod
+    def columns(cls) -> tuple[str, ...]:
+        """The keys of the result of `judge`: `checks`, or if there are none but a `verify`, `solved` and `exact`."""
+        return cls.checks or (("solved", "exact") if cls.verify is not Task.verify else ())
 
     def check(self, inputs: np.ndarray, answers: np.ndarray) -> dict[str, np.ndarray]:
         """For each of `checks`, whether each answer passes it, by the rules and without the label: bool [n].
@@ -73,18 +125,53 @@ class Task:
         """
         return {}
 
+    def judge(self, inputs: np.ndarray, answers: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """What the evaluator of the task reports of each answer, for each of `columns`: bool or fp64 [n].
+
+        These are the results of `check`; or, without `checks`, what `verify` says: `solved`, any right answer, and
+        `exact`, the answer of the label.
+
+        Args:
+            inputs: tokens of the questions [n, seq_len].
+            answers: tokens of the answers [n, seq_len].
+            labels: tokens of the labels [n, seq_len], 0 where nothing is asked for.
+        """
+        if self.checks or not self.columns():
+            return self.check(inputs, answers)
+        rows = list(zip(inputs, answers, labels, strict=True))
+        solved = [self.verify(q, a, label if label.any() else None).status == "solved" for q, a, label in rows]
+        exact = [bool(label.any()) and same_answer(answer, label) for _, answer, label in rows]
+        return {"solved": np.array(solved, np.bool_), "exact": np.array(exact, np.bool_)}
+
+    def symmetries(self) -> Sequence[Symmetry]:
+        """Changes of an example under which a right answer stays right; by default none.
+
+        One choice of each, one after the other, must make every image of a puzzle that counts as equivalent.
+        """
+        return ()
+
     def augmentation(self) -> Augmentation:
-        """The symmetries of the task at this size.
+        """The symmetries of the task at this size, drawn at random; by default those of `symmetries`.
 
         Raises:
-            UserError: the task has no augmentation.
+            UserError: the task has no symmetries.
         """
-        raise UserError(f"augmentation={self.name}: the task {self.name} has no augmentation. Use augmentation=null.")
+        if not self.symmetries():
+            raise UserError(
+                f"augmentation={self.name}: the task {self.name} has no augmentation. Use augmentation=null."
+            )
+        return SymmetryAugmentation(self, self.symmetries())
+
+    def key(self, question: np.ndarray) -> bytes:
+        """A key of a question, tokens [seq_len]: the same for equivalent ones; see `dataset.tasks.symmetric.key_of`."""
+        return key_of(self, question)
 
     def look(self) -> Look:
-        """How to display boards; by default as characters in a square grid, or in one row if there is no square."""
+        """How to display boards: by `symbols` and `shape`, or as characters in a square grid, or else in one row."""
         side = isqrt(self.seq_len)
-        height, width = (side, side) if side**2 == self.seq_len else (1, self.seq_len)
+        height, width = self.shape or ((side, side) if side**2 == self.seq_len else (1, self.seq_len))
+        if self.symbols:
+            return (SymbolLook if height > 1 else SymbolLine)(height, width, self.symbols, self.blank)
         return Look(height, width, (" " + digits[1:] + ascii_letters)[: self.vocab_size])
 
     # -- what a person writes ------------------------------------------------------------------------------------------
@@ -92,7 +179,7 @@ class Task:
     def notation(self) -> Notation:
         """How a person writes a question; by default the characters of `look`, or tokens as numbers."""
         look = self.look()
-        characters = look.characters[: self.vocab_size]
+        characters = "".join(look.characters[: self.vocab_size])
         symbols = {character: token for token, character in reversed(list(enumerate(characters)))}
         name = f"a question of the task {self.name}"
         allowed = f"the characters {characters!r}, or the numbers 0 to {self.vocab_size - 1}, which are tokens"
@@ -112,7 +199,57 @@ class Task:
         Raises:
             UserError: this is no question of the task at this size.
         """
+        if self._has_words:
+            return read_words(puzzle, self.look().characters, self.seq_len, f"a question of the task {self.name}")
         return self.notation().read(puzzle)
+
+    @property
+    def _has_words(self) -> bool:
+        """Whether symbols are written as words, with spaces between them."""
+        return any(len(symbol) > 1 for symbol in self.symbols)
+
+    def encode_answer(self, answer: Any, question: np.ndarray) -> np.ndarray:
+        """The tokens, uint8 [seq_len], of an answer that a person gives, 0 where nothing is asked for.
+
+        By default answers are written as questions are.
+
+        Args:
+            answer: a text, nested lists or an array.
+            question: the tokens of its question, [seq_len].
+
+        Raises:
+            UserError: this is no answer of the task at this size.
+        """
+        return self.encode(answer)
+
+    def example(self, question: Given, answer: Given) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens, uint8 [seq_len] each, of a question and its answer as `generate` or `examples` gives them.
+
+        Args:
+            question, answer: texts, see `encode` and `encode_answer`; or tokens, as an array or nested lists of
+                numbers, of an answer 0 where nothing is asked for.
+
+        Raises:
+            UserError: they are none of the task at this size.
+        """
+        tokens = self.encode(question) if isinstance(question, str) else self._given(question, "question")
+        if isinstance(answer, str):
+            return tokens, self.encode_answer(answer, tokens)
+        return tokens, self._given(answer, "answer")
+
+    def _given(self, tokens: Given, what: Literal["question", "answer"]) -> np.ndarray:
+        array = np.asarray(tokens)
+        if array.dtype.kind not in "iu" or array.size != self.seq_len:
+            raise UserError(
+                f"the task {self.name}: a {what} of {array.size} values of type {array.dtype} was generated. Expected "
+                f"are {self.seq_len} tokens, which are whole numbers, or a text."
+            )
+        if array.min() < 0 or array.max() >= self.vocab_size:
+            raise UserError(
+                f"the task {self.name}: a {what} with the tokens {array.min()} to {array.max()} was generated. Tokens "
+                f"are 0 (padding) to {self.vocab_size - 1}; token n is the n-th of `symbols`."
+            )
+        return array.reshape(-1).astype(np.uint8)
 
     def questions(self, puzzle: Any, name: str | None = None) -> list[Question]:
         """The questions that a puzzle asks, by default one.
@@ -135,15 +272,16 @@ class Task:
         """
         look = self.look()
         board = np.asarray(tokens).reshape(look.height, look.width)
-        return ["".join(look.character(int(token)) for token in row) for row in board]
+        between = " " if self._has_words else ""
+        return [between.join(look.character(int(token)) for token in row) for row in board]
 
     def decode(self, tokens: np.ndarray, question: np.ndarray | None = None) -> Written:
         """What a person writes for a question or an answer, in a form that `encode` reads; see `rows`."""
-        return "".join(self.rows(tokens, question))
+        return (" " if self._has_words else "").join(self.rows(tokens, question))
 
     def grid(self, tokens: np.ndarray, question: np.ndarray | None = None) -> np.ndarray:
         """A question or an answer as an array that `encode` reads, by default of characters; see `rows`."""
-        return np.array([list(row) for row in self.rows(tokens, question)])
+        return np.array([row.split() if self._has_words else list(row) for row in self.rows(tokens, question)])
 
     # -- what the rules say --------------------------------------------------------------------------------------------
 
@@ -177,13 +315,55 @@ class Task:
 
     # -- examples, and models that know puzzles by name ----------------------------------------------------------------
 
-    def generate(self, rng: np.random.Generator) -> np.ndarray:
-        """A random question, tokens [seq_len].
+    def generate(self, rng: np.random.Generator, difficulty: int) -> tuple[Given, Given]:
+        """A random question and its answer, each a text that `encode` reads, or tokens; see `example`.
+
+        Args:
+            rng: the only source of randomness.
+            difficulty: one of `difficulties` or `test_difficulties`.
 
         Raises:
             UserError: the task cannot generate questions.
         """
         raise UserError(f"the task {self.name} cannot make up a puzzle. Give one.")
+
+    def examples(self, split: Literal["train", "test"]) -> Iterable[tuple[Given, Given]] | None:
+        """All examples of a split, for a task that reads them from files instead of generating them; None: generated.
+
+        See `generate` for the form of an example.
+        """
+        return None
+
+    @classmethod
+    def makes_examples(cls) -> bool:
+        """Whether the task has examples: `generate` or `examples`."""
+        return cls.generate is not Task.generate or cls.examples is not Task.examples
+
+    def save_notes(self, root: Path) -> None:
+        """Write what else is needed to judge the examples of a data set into its folder; by default nothing."""
+
+    def load_notes(self, root: Path) -> None:
+        """Read what `save_notes` wrote into the folder of a data set, before its answers are judged."""
+
+    def random_example(self, rng: np.random.Generator, difficulty: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens, uint8 [seq_len] each, of a random question and its answer; None: of any of the difficulties.
+
+        Raises:
+            UserError: the task cannot generate questions.
+        """
+        if difficulty is None:
+            difficulty = self.difficulties[
+                int(rng.integers(len(self.difficulties))) if len(self.difficulties) > 1 else 0
+            ]
+        return self.example(*self.generate(rng, difficulty))
+
+    def random_question(self, rng: np.random.Generator) -> np.ndarray:
+        """The tokens, uint8 [seq_len], of a random question.
+
+        Raises:
+            UserError: the task cannot generate questions.
+        """
+        return self.random_example(rng)[0]
 
     def unknown_name(self, name: str | None) -> UserError:
         """The error for a puzzle that a model with an embedding for each puzzle has not been trained on."""

@@ -120,6 +120,31 @@ class Notation:
         )
 
 
+def read_words(puzzle: Any, symbols: Sequence[str], length: int, name: str) -> np.ndarray:
+    """The tokens, uint8 [length], of symbols that are words: a text with spaces between them, or a list.
+
+    Args:
+        puzzle: the text, or a list of words or of tokens.
+        symbols: the word of each token, from token 0 on.
+        length: number of tokens; a shorter puzzle is filled up with token 0.
+        name: the kind of puzzle, for messages.
+
+    Raises:
+        UserError: it is too long, empty, or holds something that is no symbol.
+    """
+    value = plain_value(puzzle)
+    words = value.split() if isinstance(value, str) else np.ravel(value).tolist() if isinstance(value, list) else []
+    allowed = f"Allowed are at most {length} of {', '.join(symbols[:12])}{', ...' if len(symbols) > 12 else ''}"
+    if not words or len(words) > length:
+        raise UserError(f"{name}: {len(words)} symbols in {shown(value)}. {allowed}, with spaces between them.")
+    known = {symbol: token for token, symbol in enumerate(symbols)}
+    tokens = [known.get(word) if isinstance(word, str) else word for word in words]
+    for place, (word, token) in enumerate(zip(words, tokens, strict=True), start=1):
+        if not isinstance(token, int) or not 0 <= token < len(symbols):
+            raise UserError(f"{name}: {shown(word)} at place {place}. {allowed}. Correct this symbol.")
+    return np.array(tokens + [0] * (length - len(tokens)), np.uint8)
+
+
 def plain_value(value: Any) -> Any:
     """An array or tensor, or nested sequences of them, as nested lists of Python values; others are returned as is."""
     if hasattr(value, "tolist"):

@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_csv_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / "puzzles.csv"
     task = Sudoku(81, 11)
-    puzzles = [str(task.decode(task.generate(np.random.default_rng(seed)))) for seed in range(3)]
+    puzzles = [str(task.decode(task.random_question(np.random.default_rng(seed)))) for seed in range(3)]
     file.write_text("source,question,answer,rating\n" + "".join(f"x,{puzzle},,0\n" for puzzle in puzzles))
     status, output, _ = run(monkeypatch, "predict", file, "--json")
     lines = [json.loads(line) for line in output.splitlines()]

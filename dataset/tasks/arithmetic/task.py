@@ -1,6 +1,7 @@
 """Additions as a task."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ from dataset.tasks.arithmetic.look import ArithmeticLook
 from dataset.tasks.arithmetic.rules import MAX_DIGITS, VOCAB_SIZE, encode
 from dataset.tasks.look import Look
 from dataset.tasks.puzzle import Solutions, Verdict
+from dataset.tasks.symmetry import Symmetry, pair
 from dataset.tasks.task import Task
 from dataset.tasks.written import plain_value
 from utils.errors import UserError
@@ -24,6 +26,7 @@ class Arithmetic(Task):
 
     name: ClassVar[str] = "arithmetic"
     title: ClassVar[str] = "Arithmetic"
+    usual_size: ClassVar[tuple[int, int] | None] = (15, VOCAB_SIZE)
     builder: ClassVar[str | None] = "dataset.build_arithmetic_dataset"
 
     def __init__(self, seq_len: int, vocab_size: int):
@@ -34,6 +37,17 @@ class Arithmetic(Task):
                 f"{MAX_DIGITS}, make 3n + 3 tokens, of a vocabulary of {VOCAB_SIZE}. "
                 "Choose a data set built with `python -m dataset.build_arithmetic_dataset`."
             )
+
+    def symmetries(self) -> Sequence[Symmetry]:
+        """See `Task.symmetries`: the operands may change places."""
+        first, second = slice(0, self.digits), slice(self.digits + 1, 2 * self.digits + 1)
+
+        def swapped(board: np.ndarray) -> np.ndarray:
+            moved = board.copy()
+            moved[:, first], moved[:, second] = board[:, second], board[:, first]
+            return moved
+
+        return [pair("swap the operands", swapped, swapped, answer="kept")]
 
     def look(self) -> Look:
         """See `Task.look`."""
@@ -68,6 +82,17 @@ class Arithmetic(Task):
             )
         return encode(np.array([[int(text) for text in operands]]), self.digits)[0][0]
 
+    def encode_answer(self, answer: Any, question: np.ndarray) -> np.ndarray:
+        """See `Task.encode_answer`: a whole number."""
+        text = str(answer).strip()
+        if not re.fullmatch("[0-9]+", text) or len(text.lstrip("0")) > self.digits + 1:
+            raise UserError(
+                f"a sum: got {shown(answer)}. Expected is a whole number of at most {self.digits + 1} digits."
+            )
+        label = np.zeros(self.seq_len, np.uint8)
+        label[-self.digits - 1 :] = [int(digit) + 1 for digit in text.lstrip("0").zfill(self.digits + 1)]
+        return label
+
     def rows(self, tokens: np.ndarray, question: np.ndarray | None = None) -> list[str]:
         """See `Task.rows`: of an answer the sum, without leading zeros."""
         if question is None:
@@ -93,9 +118,10 @@ class Arithmetic(Task):
             return Verdict("solved", "the sum is right")
         return Verdict("wrong", f"the sum is {int(self._operands(question).sum())}")
 
-    def generate(self, rng: np.random.Generator) -> np.ndarray:
-        """See `Task.generate`."""
-        return encode(rng.integers(10**self.digits, size=(1, 2)), self.digits)[0][0]
+    def generate(self, rng: np.random.Generator, difficulty: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """See `Task.generate`; there is one difficulty, which depends on the number of digits."""
+        questions, labels = encode(rng.integers(10**self.digits, size=(1, 2)), self.digits)
+        return questions[0], labels[0]
 
     def _operands(self, question: np.ndarray) -> np.ndarray:
         """The two numbers, int64 [2], of a question."""

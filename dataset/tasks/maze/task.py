@@ -1,5 +1,7 @@
 """Mazes as a task."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +12,9 @@ from dataset.tasks.maze.generate import generate_mazes
 from dataset.tasks.maze.look import MazeLook
 from dataset.tasks.maze.paths import label_mazes, path_lengths
 from dataset.tasks.maze.rules import CHARACTERS, GOAL, PATH, SPACE, START, WALL, grid_of
+from dataset.tasks.maze.symmetries import maze_keys
 from dataset.tasks.puzzle import Solutions, Verdict
+from dataset.tasks.symmetry import Symmetry, turns_and_flips
 from dataset.tasks.task import Task
 from dataset.tasks.written import Notation
 from utils.errors import UserError
@@ -55,8 +59,16 @@ class Maze(Task):
         valid = off_walls & (path_lengths(mazes, marked | ends) == moves)
         return {"valid_path": valid, "shortest_path": valid & (path_lengths(mazes) == moves)}
 
+    def symmetries(self) -> Sequence[Symmetry]:
+        """See `Task.symmetries`: rotations and flips. The turned path is a shortest one, but not that of the labels."""
+        return [turns_and_flips(self.height, self.width, answer="relabelled")]
+
+    def key(self, question: np.ndarray) -> bytes:
+        """See `Task.key`."""
+        return maze_keys(question.reshape(1, self.height, self.width))[0]
+
     def augmentation(self) -> MazeAugmentation:
-        """See `Task.augmentation`."""
+        """See `Task.augmentation`: the symmetries, on whole batches."""
         return MazeAugmentation(self.height, self.width)
 
     def look(self) -> Look:
@@ -84,6 +96,11 @@ class Maze(Task):
                     "the path starts, and one G, where it ends. Correct the maze."
                 )
         return tokens
+
+    def encode_answer(self, answer: Any, question: np.ndarray) -> np.ndarray:
+        """See `Task.encode_answer`: the maze with the path marked `o`."""
+        notation = self.notation()
+        return replace(notation, symbols={**notation.symbols, CHARACTERS[PATH - 1]: PATH}).read(answer)
 
     def rows(self, tokens: np.ndarray, question: np.ndarray | None = None) -> list[str]:
         """See `Task.rows`: an answer is its maze with the cells answered `o` marked."""
@@ -122,9 +139,10 @@ class Maze(Task):
             return Verdict("wrong", f"{walls} of the marked cells {'is a wall' if walls == 1 else 'are walls'}")
         return Verdict("wrong", "the marked cells are no path from S to G without gaps and branches")
 
-    def generate(self, rng: np.random.Generator) -> np.ndarray:
-        """See `Task.generate`."""
-        return next(generate_mazes(1, self.height, self.width, rng)).reshape(-1)
+    def generate(self, rng: np.random.Generator, difficulty: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """See `Task.generate`; there is one difficulty, which depends on the size."""
+        maze = next(generate_mazes(1, self.height, self.width, rng))
+        return maze.reshape(-1), label_mazes(maze[None]).reshape(-1)
 
 
 def _token_of_number(number: int) -> int | None:

@@ -1,6 +1,7 @@
 """Sudoku as a task."""
 
 import random
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -8,10 +9,13 @@ import numpy as np
 from dataset.tasks.look import Look
 from dataset.tasks.puzzle import Solutions, Verdict
 from dataset.tasks.sudoku.augmentation import SudokuAugmentation
+from dataset.tasks.sudoku.equivalence import canonical_keys
 from dataset.tasks.sudoku.generate import generate_puzzle
 from dataset.tasks.sudoku.look import SudokuLook
 from dataset.tasks.sudoku.rules import TOKEN_OFFSET, box_of, obeys_rules, repeated_digit
 from dataset.tasks.sudoku.solver import solutions_within
+from dataset.tasks.sudoku.symmetries import sudoku_symmetries
+from dataset.tasks.symmetry import Symmetry
 from dataset.tasks.task import Task
 from dataset.tasks.written import Notation
 
@@ -46,8 +50,16 @@ class Sudoku(Task):
         kept = ((inputs <= TOKEN_OFFSET) | (inputs == answers)).all(axis=1)
         return {"valid": valid, "clues_kept": kept, "solved": valid & kept}
 
+    def symmetries(self) -> Sequence[Symmetry]:
+        """See `Task.symmetries`."""
+        return sudoku_symmetries(self.box)
+
+    def key(self, question: np.ndarray) -> bytes:
+        """See `Task.key`."""
+        return canonical_keys(question[None] - np.uint8(TOKEN_OFFSET), self.box)[0]
+
     def augmentation(self) -> SudokuAugmentation:
-        """See `Task.augmentation`."""
+        """See `Task.augmentation`: the symmetries, on whole batches."""
         return SudokuAugmentation(self.box)
 
     def look(self) -> Look:
@@ -105,8 +117,13 @@ class Sudoku(Task):
             return Verdict("wrong", f"{blank} {'cell is' if blank == 1 else 'cells are'} left open{several}")
         return Verdict("wrong", f"{repeated_digit(values, self.box)}{several}")
 
-    def generate(self, rng: np.random.Generator) -> np.ndarray:
-        """See `Task.generate`: of newspaper difficulty, with a third of the cells given and one solution."""
+    def generate(self, rng: np.random.Generator, difficulty: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """See `Task.generate`: with one solution.
+
+        Difficulty 1: as in a newspaper, with a third of the cells given; 2: no clue can be left out.
+        """
         draws = random.Random(int(rng.integers(2**63)))
-        puzzle, _ = generate_puzzle(self.box, draws, min_clues=round(self.box.cells / 3) + 3)
-        return np.array(puzzle, np.uint8) + np.uint8(TOKEN_OFFSET)
+        min_clues = round(self.box.cells / 3) + 3 if difficulty < 2 else 0
+        puzzle, solution = generate_puzzle(self.box, draws, min_clues=min_clues)
+        boards = np.array([puzzle, solution], np.uint8) + np.uint8(TOKEN_OFFSET)
+        return boards[0], boards[1]

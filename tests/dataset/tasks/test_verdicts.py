@@ -20,7 +20,7 @@ def test_the_number_of_solutions_of_a_sudoku(box: Box):
     task, rng = Sudoku(box.cells, box.vocab_size), np.random.default_rng(0)
     seen: set[str] = set()
     for number in range(30):
-        question = task.generate(rng)
+        question = task.random_question(rng)
         clues = np.flatnonzero(question > TOKEN_OFFSET)
         if number % 3 == 1:
             question[rng.choice(clues, len(clues) // 2, replace=False)] = TOKEN_OFFSET
@@ -59,7 +59,7 @@ def test_why_a_sudoku_is_wrong():
 
 def test_no_corrupted_board_is_solved():
     task, rng = Sudoku(81, 11), np.random.default_rng(1)
-    question = task.generate(rng)
+    question = task.random_question(rng)
     right = task.solve(question)
     assert right is not None
     for _ in range(300):

@@ -21,7 +21,7 @@ RNG = np.random.default_rng
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task.name}-{task.seq_len}")
 def test_what_is_decoded_is_encoded_again(task: Task):
     for seed in range(2):
-        question = task.generate(RNG(seed))
+        question = task.random_question(RNG(seed))
         assert task.encode(task.decode(question)).tolist() == question.tolist()
         assert task.questions(task.decode(question))[0].tokens.tolist() == question.tolist()
         answer = task.solve(question)
@@ -43,7 +43,7 @@ WAYS: list[Callable[[Task, np.ndarray], object]] = [
 @pytest.mark.parametrize("task", GRIDS, ids=lambda task: f"{task.name}-{task.seq_len}")
 @pytest.mark.parametrize("way", WAYS, ids=range(len(WAYS)))
 def test_all_ways_to_write_a_board_mean_the_same(task: Task, way: Callable[[Task, np.ndarray], object]):
-    question = task.generate(RNG(3))
+    question = task.random_question(RNG(3))
     written = way(task, question)
     assert not task.is_batch(written)
     assert task.encode(written).tolist() == question.tolist()
@@ -51,7 +51,7 @@ def test_all_ways_to_write_a_board_mean_the_same(task: Task, way: Callable[[Task
 
 @pytest.mark.parametrize("task", GRIDS, ids=lambda task: f"{task.name}-{task.seq_len}")
 def test_several_boards_are_told_from_one(task: Task):
-    questions = [task.generate(RNG(seed)) for seed in range(2)]
+    questions = [task.random_question(RNG(seed)) for seed in range(2)]
     for batch in (
         [task.decode(question) for question in questions],
         [task.grid(question) for question in questions],
@@ -144,6 +144,6 @@ def test_a_task_of_ones_own_needs_to_say_nothing():
     assert task.verify(tokens, tokens, tokens).status == "solved"
     assert task.verify(tokens, tokens, np.array([1, 2, 0, 3])).reason.startswith("1 cells differ")
     with pytest.raises(UserError, match="cannot make up a puzzle"):
-        task.generate(RNG(0))
+        task.random_question(RNG(0))
     with pytest.raises(UserError, match=r"'9' at row 1, column 2.*the characters ' 1234'"):
         task.encode("19 4")
