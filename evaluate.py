@@ -10,26 +10,22 @@ Settings: docs/configuration.md, or --help.
 
 import time
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-from dataset.puzzle_dataset import PuzzleSplit
 from dataset.task_choice import give_tasks
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
-from evaluators.evaluation import EvaluationResult, check_save_outputs, evaluate_split
+from evaluators.evaluation import EvaluationResult, check_save_outputs, evaluate_split, format_result
 from evaluators.inside import Inside
+from evaluators.opening import check_identifiers, choose_folder, known_settings, open_data
 from models.acceleration import accelerate
-from models.pretrained import Checkpoint, load_model, open_checkpoint
+from models.pretrained import load_model, open_checkpoint
 from utils.atomic_file import write_json
 from utils.config import validate
-from utils.data_record import check_same_puzzles
-from utils.distributed import Ranks, broadcast_object, errors_of_rank_0, launched_ranks, process_group
-from utils.errors import UserError
+from utils.distributed import broadcast_object, errors_of_rank_0, launched_ranks, process_group
 from utils.files import writing_to
 from utils.hydra import hydra_main
 from utils.machine import choose_machine
-from utils.settings import CheckpointConfig, EvaluateConfig, EvaluatorConfig, PretrainConfig
+from utils.settings import EvaluateConfig, EvaluatorConfig
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
@@ -98,82 +94,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
             write_json(save_path / "results.json", content)
             print(f"files: {save_path}")
     return results
-
-
-def known_settings(checkpoint: Checkpoint, say=print) -> dict[str, Any]:
-    """The configuration of the training run; unknown keys are reported and dropped."""
-    foreign = sorted(set(checkpoint.config) - set(PretrainConfig.model_fields))
-    if foreign:
-        say(f"the configuration of {checkpoint.path}: dropped unknown keys: {', '.join(foreign)}")
-    return {key: value for key, value in checkpoint.config.items() if key not in foreign}
-
-
-def open_data(config: CheckpointConfig, trained: dict[str, Any], ranks: Ranks) -> tuple[PuzzleSplit, bool]:
-    """The split to evaluate, and whether its puzzle ids were found by name in the data of the training run.
-
-    Raises:
-        UserError: a folder does not exist, or the data cannot be used.
-    """
-    trained_on = list(trained.get("data_paths") or [])
-    wanted = config.data_paths_test or config.data_paths or trained.get("data_paths_test") or trained_on
-    missing = [path for path in wanted if not Path(path).exists()]
-    if missing:
-        raise UserError(
-            f"data_paths: {missing[0]} does not exist (from {Path.cwd()}). Give the folders of the shards to evaluate "
-            "on, for example data_paths=[data/x]."
-        )
-    # In a part of the training data, or data_paths_test, a row is found by the name of its puzzle, as in training.
-    by_name = list(wanted) in (trained_on[:1], trained_on[1:], trained.get("data_paths_test")) and wanted != trained_on
-    if by_name and all(Path(path).exists() for path in trained_on):
-        trained_split = PuzzleSplit(trained_on, "train", check_tokens=False)  # only its puzzle names are used
-        return PuzzleSplit(wanted, config.split, like=trained_split, check_tokens=ranks.is_main), True
-    return PuzzleSplit(wanted, config.split, check_tokens=ranks.is_main), False
-
-
-def choose_folder(config: CheckpointConfig, checkpoint: Path) -> Path:
-    """The folder for the results: save_path, or one named after the checkpoint that has no results yet."""
-    if config.save_path is not None:
-        return Path(config.save_path)
-    name = f"{checkpoint.resolve().parent.name}-{checkpoint.name}"
-    folder, number = Path("evaluations") / name, 1
-    while (folder / "results.json").exists():
-        number += 1
-        folder = folder.with_name(f"{name}-{number}")
-    return folder
-
-
-def check_identifiers(split: PuzzleSplit, checkpoint: Checkpoint, by_name: bool) -> None:
-    """Check that the puzzle ids of the data are those of the checkpoint's embedding table, if it has one.
-
-    Raises:
-        UserError: they are not.
-    """
-    rows = checkpoint.puzzle_rows
-    if rows is None:
-        return
-    if split.num_puzzle_identifiers != rows:
-        roots = ", ".join(str(source.root) for source in split.sources)
-        raise UserError(
-            f"{roots}: {split.num_puzzle_identifiers} puzzle identifiers, but the embedding table of {checkpoint.path} "
-            f"has {rows} rows, so ids would name the wrong rows. Evaluate on the data set that it was trained on, "
-            "built with the same options; for new puzzles fine-tune first (pretrain.py load_checkpoint=...)."
-        )
-    if rows > 1 and not by_name:
-        for source in split.sources:
-            check_same_puzzles(checkpoint.folder, source.root)
-
-
-def format_result(name: str, result: EvaluationResult) -> str:
-    """The result of one set as text."""
-    known = f"{result.count} of them with labels" if result.count else "no labels, so nothing to compare answers with"
-    lines = [f"\n{name}: {result.examples} examples, {known}"]
-    lines += [f"  {key:<24}{value:>10.4f}" for key, value in {**result.metrics, **result.task_metrics}.items()]
-    if not result.count:
-        return "\n".join(lines)
-    lines.append("  after step    exact accuracy    accuracy")
-    pairs = zip(result.exact_accuracy_after_step, result.accuracy_after_step, strict=True)
-    lines += [f"  {step:>10}{exact:>18.4f}{tokens:>12.4f}" for step, (exact, tokens) in enumerate(pairs, start=1)]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
 from dataset.tasks import task_of
 from dataset.tasks.task import Task
-from evaluate import choose_folder, known_settings, open_data
+from evaluators.opening import choose_folder, known_settings, open_data
 from evaluators.search import SearchResult, SearchRule, search
 from models.acceleration import accelerate
 from models.pretrained import load_model, open_checkpoint

@@ -76,6 +76,19 @@ class EvaluationResult:
     calibration_right: list[float] = field(default_factory=list)
 
 
+def format_result(name: str, result: EvaluationResult) -> str:
+    """The result of one set as text."""
+    known = f"{result.count} of them with labels" if result.count else "no labels, so nothing to compare answers with"
+    lines = [f"\n{name}: {result.examples} examples, {known}"]
+    lines += [f"  {key:<24}{value:>10.4f}" for key, value in {**result.metrics, **result.task_metrics}.items()]
+    if not result.count:
+        return "\n".join(lines)
+    lines.append("  after step    exact accuracy    accuracy")
+    pairs = zip(result.exact_accuracy_after_step, result.accuracy_after_step, strict=True)
+    lines += [f"  {step:>10}{exact:>18.4f}{tokens:>12.4f}" for step, (exact, tokens) in enumerate(pairs, start=1)]
+    return "\n".join(lines)
+
+
 def check_save_outputs(names: Sequence[str]) -> None:
     """Check the names in eval_save_outputs.
 

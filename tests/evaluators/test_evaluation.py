@@ -12,13 +12,13 @@ from torch import Tensor
 
 from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
 from dataset.shards import PuzzleDatasetMetadata, write_identifiers, write_split
-from evaluate import format_result
 from evaluators.answers import MODEL_INPUTS, HaltRule
 from evaluators.evaluation import (
     EvaluationResult,
     Evaluator,
     check_save_outputs,
     evaluate_split,
+    format_result,
     make_evaluators,
     solve_example,
 )
