@@ -48,7 +48,7 @@ def small_text_model(architecture: str = "trm", **overrides: object) -> TextMode
 
 
 def _without_halting_head(architecture: str, overrides: Mapping[str, object]) -> TextModel:
-    options = CONFIG | ({"halt_max_steps": 1} if architecture == "flat" else {}) | overrides
+    options = {**CONFIG, **({"halt_max_steps": 1} if architecture == "flat" else {}), **overrides}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return load_model_class("recursive_reasoning." + TEXT_ARCHITECTURES[architecture])(options)
