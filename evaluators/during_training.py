@@ -110,6 +110,7 @@ class TrainingEvaluation:
                 max_steps=config.eval_halt_max_steps,
                 max_examples=rows or _TRACE_CANDIDATES,
                 rows=rows,
+                votes=False,  # which would answer every copy of a test input once more
             )
             head.train(was_training)
             if trace is not None:
