@@ -14,6 +14,8 @@ from dataset.opening import open_puzzles, plan_epochs
 from dataset.task_choice import task_overrides
 from evaluators.during_training import TrainingEvaluation
 from evaluators.evaluation import check_save_outputs
+from evaluators.media import evaluation_media
+from evaluators.report.page import report_at_end
 from models.acceleration import accelerate
 from models.factory import comparable_config, count_parameters, make_head, resolve_arch
 from models.flops import flops_per_example
@@ -111,7 +113,7 @@ def train(config: PretrainConfig) -> None:
                         metrics |= results
                     log.step(done, metrics, perf)
                 if evaluates:
-                    log.pictures(plan.folder / f"evaluation_step_{step}", step)
+                    log.media(evaluation_media(plan.folder / f"evaluation_step_{step}"), step)
                 saves = saves or control.saves
                 if saves:
                     save(config, state, plan, control)
@@ -125,6 +127,7 @@ def train(config: PretrainConfig) -> None:
                 with state.averaged():
                     text = evaluation.picture(head, plan.folder / "example.png")
                 log.example(text, plan.folder / "example.png", state.step)
+            report_at_end(plan.folder, config.report and ranks.is_main, log.say)
         final = {key: value for key, value in metrics.items() if not key.startswith(("train/", "optim/"))}
         say(f"done: step {state.step}; {format_metrics(final) if final else 'no evaluation'}\nfiles: {plan.folder}")
 

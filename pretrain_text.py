@@ -13,6 +13,7 @@ import torch
 from dataset.text.feed import text_feed
 from dataset.text.opening import open_text, plan_rows, project_name, row_names
 from evaluators.language import evaluate_language
+from evaluators.report.page import report_at_end
 from models.acceleration import accelerate
 from models.factory import comparable_config, count_parameters, make_head, resolve_arch
 from models.pretrained import start_from_weights
@@ -109,6 +110,7 @@ def train(config: TextConfig) -> None:
                     reader.restart()
                 if control.stops(step):
                     return  # and the end of the block ends the program
+            report_at_end(plan.folder, config.report and ranks.is_main, log.say)
         final = {key: value for key, value in metrics.items() if key.startswith("eval/")}
         outcome = format_metrics(final) if final else "nothing was left to do"
         say(f"done: step {state.step}; {outcome}\nfiles: {plan.folder}")

@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -48,7 +48,17 @@ class Candidate:
         self.arrival = min(self.arrival, arrival)
 
 
-Votes = dict[tuple[str, Key], dict[Key, Candidate]]  # task and test input -> predicted grid -> votes
+Question = tuple[str, Key]  # task and test input
+Votes = dict[Question, dict[Key, Candidate]]  # question -> predicted grid -> votes
+
+
+class Ballot(NamedTuple):
+    """One prediction as a vote."""
+
+    row: int  # in its batch
+    question: Question
+    answer: Key  # the predicted grid, without the augmentation
+    confidence: float  # sigmoid(q_halt)
 
 
 class ARC:
@@ -133,6 +143,16 @@ class ARC:
             ValueError: one of these is missing.
             UserError: a puzzle identifier is not one of the data set.
         """
+        for ballot in self.ballots(batch, preds):
+            if ballot.question not in self._asked:
+                self._unasked += 1
+                continue
+            candidates = self._votes.setdefault(ballot.question, {})
+            candidates.setdefault(ballot.answer, Candidate((self._calls, 0, ballot.row))).add(ballot.confidence)
+        self._calls += 1
+
+    def ballots(self, batch: Mapping[str, Tensor], preds: Mapping[str, Tensor]) -> Iterator[Ballot]:
+        """The votes of a batch, without counting them; see `update_batch`."""
         tensors = {**batch, **preds}
         missing = self.required_outputs - tensors.keys()
         if missing:
@@ -148,13 +168,17 @@ class ARC:
         ):
             task, augmentation = parse_puzzle_name(self._name(identifier))
             question = task, _key(augmentation.undo(asked))
-            if question not in self._asked:
-                self._unasked += 1
-                continue
-            candidates = self._votes.setdefault(question, {})
-            candidate = candidates.setdefault(_key(augmentation.undo(answer)), Candidate((self._calls, 0, row)))
-            candidate.add(confidence)
-        self._calls += 1
+            yield Ballot(row, question, _key(augmentation.undo(answer)), confidence)
+
+    def task_of(self, identifier: int) -> str:
+        """The id of the task of a puzzle, by the puzzle's id in the data set."""
+        return parse_puzzle_name(self._name(identifier))[0]
+
+    def tests(self) -> Iterator[tuple[Question, str, np.ndarray | None]]:
+        """Each test input: (the question, its name for people, its solution if it is known)."""
+        for task in self._tasks:
+            for number, pair in enumerate(task.parts["test"], start=1):
+                yield (task.name, _key(pair.input)), f"test input {number} of {task.name}", pair.output
 
     def _name(self, identifier: int) -> str:
         assert self._names is not None
@@ -197,8 +221,7 @@ class ARC:
             for pair in task.parts["test"]:
                 question = task.name, _key(pair.input)
                 merged = _merge([votes.get(question, {}) for votes in votes_of_ranks])
-                best_first = sorted(merged, key=lambda answer: _rank(merged[answer]))
-                ranked[task.name].append([_grid(answer) for answer in best_first])
+                ranked[task.name].append([grid_of(answer) for answer in best_first(merged)])
         unanswered = sum(not candidates for inputs in ranked.values() for candidates in inputs)
         if unanswered:
             print(f"ARC: {unanswered} test inputs have no predictions; they count as wrong")
@@ -297,7 +320,13 @@ def _key(grid: np.ndarray) -> Key:
     return bytes(grid.shape) + grid.tobytes()
 
 
-def _grid(key: Key) -> np.ndarray:
+def best_first(candidates: Mapping[Key, Candidate]) -> list[Key]:
+    """The predicted grids of a question in the order of their places."""
+    return sorted(candidates, key=lambda answer: _rank(candidates[answer]))
+
+
+def grid_of(key: Key) -> np.ndarray:
+    """The grid of a key, colours, uint8 [height, width]."""
     return np.frombuffer(key, dtype=np.uint8, offset=2).reshape(key[0], key[1])
 
 

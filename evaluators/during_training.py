@@ -1,16 +1,26 @@
 """Evaluations of a training run, between its steps."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from dataset.puzzle_dataset import PuzzleSplit
-from evaluators.answers import HaltRule
-from evaluators.evaluation import evaluate_split, make_evaluators, picture_example
+from evaluators.answers import HaltRule, fixed_size
+from evaluators.evaluation import EvaluationResult, evaluate_split, make_evaluators, picture_example
+from evaluators.inside import task_at
+from evaluators.report.runs import RESULTS
+from evaluators.trace.choose import trace_examples
+from evaluators.trace.files import NAME as TRACE
 from models.losses import ACTLossHead
+from utils.atomic_file import write_text
 from utils.distributed import Ranks
+from utils.files import writing_to
+from utils.logging import FULL_FOLDER
 from utils.settings import PretrainConfig
 
+_TRACE_CANDIDATES = 32  # failed and solved examples are looked for among these
 _PICTURE_CANDIDATES = 64  # the most instructive of this many examples is drawn
 
 
@@ -63,6 +73,8 @@ class TrainingEvaluation:
             save_path=folder,
             made=self.evaluators,
         )
+        if self.ranks.is_main:
+            self._write(head, folder, results)
         metrics: dict[str, float] = {}
         for name, result in results.items():
             metrics |= {f"{name}/{key}": value for key, value in result.metrics.items()}
@@ -70,9 +82,50 @@ class TrainingEvaluation:
             metrics |= {f"{prefix}{key}": value for key, value in result.task_metrics.items()}
         return metrics
 
+    def _write(self, head: ACTLossHead, folder: Path, results: dict[str, EvaluationResult]) -> None:
+        """Write results.json, and trace.npz of a few examples, to `folder`; a trace that fails is only said."""
+        config, source = self.config, self.split.sources[0]
+        sets = {name: asdict(result) for name, result in results.items()}
+        with writing_to(folder, FULL_FOLDER):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / RESULTS, json.dumps({"sets": sets}, indent=1) + "\n")
+        if not config.eval_traces:
+            return
+        try:
+            shard = source.shards[0]
+            rows = fixed_size(self._slots, min(self._slots, len(shard.inputs))) if head.model.compiled else None
+            task, options = task_at(source, config.evaluators)
+            was_training = head.training
+            head.eval()
+            trace = trace_examples(
+                head,
+                source,
+                shard,
+                task,
+                {"name": folder.name, "task_options": options, "set": shard.name, "choice": "mixed"},
+                config.eval_traces,
+                "mixed",
+                rule=HaltRule(config.eval_halt_threshold, config.eval_halt_unchanged),
+                early_halting=config.eval_early_halting,
+                max_steps=config.eval_halt_max_steps,
+                max_examples=rows or _TRACE_CANDIDATES,
+                rows=rows,
+                votes=False,  # which would answer every copy of a test input once more
+            )
+            head.train(was_training)
+            if trace is not None:
+                trace.save(folder / TRACE)
+        except Exception as error:  # a picture must not end a run
+            self.ranks.say(f"no trace of examples ({type(error).__name__}: {error}); eval_traces=0 does without")
+
+    @property
+    def _slots(self) -> int:
+        """Examples of a batch in this process."""
+        return -(-self._batch_size // self.ranks.world_size)
+
     def picture(self, head: ACTLossHead, path: Path) -> str | None:
         """Draw how a test example is solved to `path`. Returns a picture for the terminal; None if there is none."""
         candidates = min(_PICTURE_CANDIDATES, self.config.global_batch_size)
         source, max_steps = self.split.sources[0], self.config.eval_halt_max_steps
-        slots = -(-self._batch_size // self.ranks.world_size) if head.model.compiled else None
+        slots = self._slots if head.model.compiled else None
         return picture_example(head, source, self.device, path, candidates, max_steps, slots)

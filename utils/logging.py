@@ -1,9 +1,10 @@
-"""Logging of a run, on rank 0 only: always to metrics.jsonl and a progress bar, optionally to W&B."""
+"""Logging of a run, on rank 0 only: always to metrics.jsonl and a progress bar, optionally to W&B and TensorBoard."""
 
 import json
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, get_args
@@ -13,7 +14,9 @@ from tqdm import tqdm
 from utils.atomic_file import replacing
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, check_regular_file, writing_to
-from utils.settings import WandbMode
+from utils.media import MakeMedia
+from utils.settings import LoggerName, WandbMode
+from utils.tensorboard_run import TensorBoardRun
 from utils.wandb_run import WandbRun
 
 METRICS_FILE = "metrics.jsonl"
@@ -72,6 +75,7 @@ class RunLog:
         wandb_id: str,
         wandb_mode: WandbMode,
         shown: dict[str, str],
+        loggers: Sequence[LoggerName] = ("wandb",),
     ):
         """Open the log in `folder`, and drop lines of `first_step` and later steps that an interrupted run left behind.
 
@@ -81,6 +85,7 @@ class RunLog:
             config: the configuration, for W&B.
             project, name, wandb_id, wandb_mode: the run in W&B. W&B itself reads all other WANDB_* variables.
             shown: label in the progress bar -> name of the metric whose latest value it shows.
+            loggers: where to log to besides the files; without wandb, `wandb_mode` has no effect.
         """
         self._folder, self._shown, self._latest = folder, shown, {}
         with writing_to(folder, OTHER_FOLDER):
@@ -94,23 +99,27 @@ class RunLog:
         # an argument overrides the environment variable of the same name, so pass on the value of the variable
         run: dict[str, Any] = {"project": project, "name": name, "id": wandb_id, "config": config}
         run |= {"resume": os.environ.get("WANDB_RESUME") or "allow", "dir": os.environ.get("WANDB_DIR") or str(folder)}
-        self._wandb = WandbRun(wandb_mode, run, self.say)
+        wandb = WandbRun(wandb_mode if "wandb" in loggers else "disabled", run, self.say)
+        self._loggers: list[WandbRun | TensorBoardRun] = [wandb]
+        if "tensorboard" in loggers:
+            self._loggers.append(TensorBoardRun(folder, first_step, self.say))
 
     def step(self, step: int, metrics: dict[str, float], perf: dict[str, float]) -> None:
         """Record one step."""
         with writing_to(self._folder, FULL_FOLDER):
             _write_line(self._metrics, {"step": step, **metrics})
             _write_line(self._perf, {"step": step, **perf})
-        self._wandb.log({**metrics, **perf}, step)
+        for logger in self._loggers:
+            logger.log({**metrics, **perf}, step)
         self._latest |= {**metrics, **perf}
         shown = {word: f"{self._latest[key]:.4g}" for word, key in self._shown.items() if key in self._latest}
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(1)
 
-    def pictures(self, folder: Path, step: int) -> None:
-        """Log all PNG files below `folder` to W&B at `step`."""
-        for path in sorted(folder.glob("**/*.png")):
-            self.picture(f"pictures/{path.stem}", path, step)
+    def media(self, make: MakeMedia, step: int) -> None:
+        """Log pictures, tables and pages to W&B and TensorBoard at `step`; their threads make them."""
+        for logger in self._loggers:
+            logger.media(make, step)
 
     def example(self, text: str | None, path: Path, step: int) -> None:
         """Print how an example is solved and log its picture; None if this kind of data has no picture."""
@@ -121,8 +130,9 @@ class RunLog:
             self.say(text)
 
     def picture(self, key: str, path: Path, step: int) -> None:
-        """Log a PNG to W&B at `step`."""
-        self._wandb.picture(key, path, step)
+        """Log a PNG to W&B and TensorBoard at `step`."""
+        for logger in self._loggers:
+            logger.picture(key, path, step)
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -140,7 +150,8 @@ class RunLog:
         for file in (self._metrics, self._perf):
             with suppress(OSError):  # of a full disk, which has been said when the line was written
                 file.close()
-        self._wandb.finish(failed)
+        for logger in self._loggers:
+            logger.finish(failed)
 
 
 class SilentLog:
@@ -148,7 +159,7 @@ class SilentLog:
 
     def step(self, step: int, metrics: dict[str, float], perf: dict[str, float]) -> None: ...
 
-    def pictures(self, folder: Path, step: int) -> None: ...
+    def media(self, make: MakeMedia, step: int) -> None: ...
 
     def example(self, text: str | None, path: Path, step: int) -> None: ...
 

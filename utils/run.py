@@ -30,6 +30,7 @@ from utils.run_control import RunControl
 from utils.run_folder import RunPlan, check_same_run, plan_run, skipped_steps
 from utils.settings import RESOLVED, TrainingConfig
 from utils.shared_folder import check_shared
+from utils.tensorboard_run import check_installed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 Say = Callable[[str], None]
@@ -65,8 +66,9 @@ def prepare_job(config: ConfigT) -> ConfigT:
     """The configuration of one job: missing names come from W&B's variables, and each job of a sweep gets its own.
 
     Raises:
-        UserError: the jobs of a sweep would share a checkpoint or a W&B run.
+        UserError: the jobs of a sweep would share a checkpoint or a W&B run; a package of `logger` is missing.
     """
+    check_installed(config.logger)
     project = config.project_name or os.environ.get("WANDB_PROJECT") or None
     name = config.run_name or os.environ.get("WANDB_NAME") or None
     folder = config.checkpoint_path
@@ -196,6 +198,8 @@ def open_log(
         UserError: the folder cannot be made or written.
     """
     wandb_mode, reason = choose_wandb_mode(config.wandb_mode)
+    if "wandb" not in config.logger:
+        wandb_mode, reason = "disabled", "not in logger"
     ranks.say(f"W&B: {wandb_mode} ({reason})")
     if not ranks.is_main:
         return SilentLog()
@@ -210,7 +214,7 @@ def open_log(
         )
     return RunLog(
         plan.folder, steps.start, steps.stop - 1, config.model_dump(), plan.project, plan.name, plan.wandb_id,
-        wandb_mode, shown,
+        wandb_mode, shown, config.logger,
     )  # fmt: skip
 
 

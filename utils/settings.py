@@ -153,6 +153,10 @@ class TrainingConfig(OptimizationConfig):
     """The loss explodes if it exceeds that of guessing this many times for 100 steps. null: only if not finite."""
     wandb_mode: WandbMode | None = None
     """How to log to W&B. null: WANDB_MODE, else online if you are logged in, else disabled."""
+    logger: list[LoggerName] = ["wandb"]
+    """Where to log to besides the files: wandb, tensorboard (files in tensorboard/ of the run folder), both or none."""
+    report: bool = True
+    """At the end, write report.html into the run folder: curves, evaluations and what stands out."""
     device: DeviceName = "auto"
     """Where to compute. auto: the first of cuda, mps and cpu that this machine has."""
     compile: bool | Literal["auto"] = "auto"
@@ -181,13 +185,13 @@ class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1
         "architecture": "arch",
         "length": "global_batch_size epochs max_steps",
         "evaluation": "eval_interval min_eval_interval eval_halt_max_steps eval_early_halting eval_halt_threshold "
-        "eval_halt_unchanged eval_batch_size eval_max_examples eval_save_outputs",
+        "eval_halt_unchanged eval_batch_size eval_max_examples eval_save_outputs eval_traces",
         "optimization": "optimizer lr lr_min_ratio lr_warmup_steps beta1 beta2 weight_decay puzzle_emb_lr "
         "puzzle_emb_weight_decay grad_clip_norm grad_accum_steps activation_checkpointing ema ema_rate freeze_weights "
         "seed",
         "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
         "checkpoint_every_minutes keep_train_states keep_last keep_best keep_best_by on_divergence divergence_factor "
-        "show_example wandb_mode",
+        "show_example report logger wandb_mode",
         "the machine": "device compile matmul_precision deterministic data_on_device num_workers frozen_rank_seconds",
     }
 
@@ -219,6 +223,8 @@ class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1
     """Evaluate on a random subset of this size, the same in every evaluation. null: all examples."""
     eval_save_outputs: list[str] = []
     """Tensors to save in evaluations: inputs, labels, puzzle_identifiers, preds, logits, q_halt_logits, ..."""
+    eval_traces: int = Field(default=8, ge=0, le=1000)
+    """Examples, failed and solved, to record step by step in each evaluation, for W&B and trace.npz. 0: none."""
     lr_warmup_steps: int = Field(default=2000, ge=0)
     """Optimizer steps over which the learning rates rise linearly from 0."""
     puzzle_emb_lr: float = Field(default=1e-2, ge=0, le=1000)
@@ -270,7 +276,7 @@ class TextConfig(
         "grad_accum_steps activation_checkpointing ema ema_rate seed",
         "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
         "checkpoint_every_minutes keep_train_states keep_last keep_best keep_best_by on_divergence divergence_factor "
-        "wandb_mode",
+        "report logger wandb_mode",
         "the machine": "device compile matmul_precision deterministic num_workers frozen_rank_seconds",
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any
 
+from utils.media import MakeMedia, Page, Picture, Table
 from utils.settings import WandbMode
 
 START_SECONDS = 60.0  # for the connection at the start, of which W&B itself may take half
@@ -62,6 +63,30 @@ class WandbRun:
             import wandb
 
             run.log({key: wandb.Image(str(path))}, step=step)
+
+        self._call(call)
+
+    def media(self, make: MakeMedia, step: int) -> None:
+        """Log what `make` returns at `step`. The thread of W&B makes it; if that fails, it is said and left out."""
+
+        def call(run: Any) -> None:
+            import wandb
+
+            try:
+                made = make()
+            except Exception as error:
+                self._say(f"no pictures for W&B at step {step} ({type(error).__name__}: {error})")
+                return
+            values: dict[str, Any] = {}
+            for name, item in made.items():
+                if isinstance(item, Picture):
+                    values[name] = wandb.Image(str(item.path))
+                elif isinstance(item, Page):
+                    values[name] = wandb.Html(item.path.read_text(encoding="utf-8"), inject=False)
+                elif isinstance(item, Table):
+                    values[name] = wandb.Table(columns=list(item.columns), data=[list(row) for row in item.rows])
+            if values:
+                run.log(values, step=step)
 
         self._call(call)
 

@@ -532,8 +532,10 @@
     },
   };
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || ["SELECT", "INPUT"].includes(event.target.tagName)) return;
-    if (event.key === " " && event.target.tagName === "BUTTON") return;
+    // what has the focus keeps its own keys: lists, the slider of the board beside, and space for buttons
+    const own = event.target.tagName === "SELECT" || event.target.id === "other";
+    if (event.ctrlKey || event.metaKey || event.altKey || own) return;
+    if (event.key === " " && (event.target.tagName === "BUTTON" || event.target.type === "checkbox")) return;
     const number = Number(event.key);
     const action = event.key.trim() && number >= 1 && number <= FILTERS.length ? () => filter(number - 1) : KEYS[event.key];
     if (!action) return;

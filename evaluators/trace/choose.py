@@ -1,6 +1,6 @@
 """Which puzzles of a set to trace: failed or solved ones, slow ones, random ones, or given ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from dataset.tasks.task import Task
 from evaluators.answers import HaltRule
 from evaluators.trace.record import record
 from evaluators.trace.trace import Trace, join
+from evaluators.trace.votes import find_votes
 from models.losses import ACTLossHead
 from utils.errors import UserError
 from utils.settings import TraceChoice
@@ -33,6 +34,7 @@ def trace_examples(
     max_examples: int | None = None,
     seed: int = 0,
     rows: int | None = None,
+    votes: bool = True,
 ) -> Trace | None:
     """The trace of at most `count` examples of a set; None if there are none of the kind that was asked for.
 
@@ -43,12 +45,13 @@ def trace_examples(
         choice: `failed` or `solved` ones, as far as there are; `mixed`: half of both, filled up; `slow`: the solved
             ones whose answer was right last, the slowest first; `random`; or the places of examples in the set.
         max_examples, seed: choose from a random subset of this size, drawn with this seed; `random` uses it too.
+        votes: for ARC, also count the votes for the test inputs, and trace copies that carried them.
 
     Raises:
         UserError: a given place is not in the set, or `inner` is not possible.
     """
 
-    def recorded(examples: Sequence[int] | np.ndarray, inner: bool) -> Trace:
+    def recorded(examples: Sequence[int] | np.ndarray, inner: bool = inner) -> Trace:
         batch = EvalBatches(source, shard, max(1, len(examples)), examples=list(map(int, examples)))[0]
         index = batch["example_index"]
         halting = {"rule": rule, "early_halting": early_halting, "max_steps": max_steps}
@@ -60,26 +63,50 @@ def trace_examples(
         outside = [place for place in choice if not 0 <= place < size]
         if outside:
             raise UserError(f"trace_choice: example {outside[0]}: {shard.name} has the examples 0 to {size - 1}.")
-        return recorded(list(dict.fromkeys(choice)), inner) if choice else None
-    if choice == "random":
+        chosen = np.array(list(dict.fromkeys(choice)), np.int64)
+        trace = recorded(chosen) if len(chosen) else None
+    elif choice == "random":
         rng = np.random.default_rng(seed)
-        return recorded(np.sort(rng.choice(everything, min(count, len(everything)), replace=False)), inner)
-    parts: list[Trace] = []
-    found = {True: 0, False: 0}  # solved, failed
-    half = count // 2
-    wanted = {"failed": {True: 0, False: count}, "solved": {True: count, False: 0}, "slow": {True: np.inf, False: 0}}
-    for start in range(0, len(everything), _AT_ONCE):
-        part = recorded(everything[start : start + _AT_ONCE], False)
-        parts.append(part)
-        for kind in found:
-            found[kind] += int((part.solved == kind).sum())
-        if all(found[kind] >= most for kind, most in wanted.get(choice, {True: count - half, False: half}).items()):
-            break
-    trace = join(parts)
-    rows_chosen = _chosen(trace, count, choice)
-    if not len(rows_chosen):
+        trace = recorded(np.sort(rng.choice(everything, min(count, len(everything)), replace=False)))
+    else:
+        tried = _try(everything, count, choice, max(_AT_ONCE, rows or 0), lambda examples: recorded(examples, False))
+        rows_chosen = _chosen(tried, count, choice)
+        trace = recorded(tried["index"][rows_chosen]) if inner and len(rows_chosen) else tried.take(rows_chosen)
+    if trace is None or not len(trace):
         return None
-    return recorded(trace["index"][rows_chosen], True) if inner else trace.take(rows_chosen)
+    if not votes or task_name(task) != "arc":
+        return trace
+    found = find_votes(head, source, shard, trace["index"], rule if early_halting else None, max_steps, rows)
+    more = np.setdiff1d(found.carriers, trace["index"])
+    joined = join([trace, recorded(more)]) if len(more) else trace
+    return Trace(joined.about, joined.arrays, found.votes)
+
+
+def task_name(task: Task) -> str | None:
+    """The name of a task; None for boards of plain tokens."""
+    return getattr(task, "name", None)
+
+
+def _try(
+    examples: np.ndarray, count: int, choice: TraceChoice, at_once: int, recorded: Callable[[np.ndarray], Trace]
+) -> Trace:
+    """The trace of so many of the examples that `count` of the wanted kind are among them, or of all."""
+    half = count // 2
+    wanted: dict[str, tuple[float, float]] = {  # solved and failed ones
+        "failed": (0, count),
+        "solved": (count, 0),
+        "slow": (np.inf, 0),
+        "mixed": (count - half, half),
+    }
+    parts: list[Trace] = []
+    solved = failed = 0
+    for start in range(0, len(examples), at_once):
+        parts.append(recorded(examples[start : start + at_once]))
+        solved += int(parts[-1].solved.sum())
+        failed += int((~parts[-1].solved).sum())
+        if solved >= wanted[choice][0] and failed >= wanted[choice][1]:
+            break
+    return join(parts)
 
 
 def _chosen(trace: Trace, count: int, choice: TraceChoice) -> np.ndarray:

@@ -152,7 +152,8 @@ def load_trace(path: Path | str) -> Trace:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy would leave a damaged file open
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
         about, votes = (json.loads(str(content.pop(name))) for name in ("about", "votes"))
         trace = Trace(about, content, votes)
