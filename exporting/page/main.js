@@ -37,7 +37,11 @@ function choose(chosen) {
   model = chosen;
   rules = new TASKS[model.task].rules(model);
   board = new TASKS[model.task].board(part("board"), model, rules, changed);
-  part("pad").replaceChildren(...board.pad());
+  const buttons = board.pad();
+  part("pad").replaceChildren(...buttons);
+  part("pad").style.setProperty("--buttons", buttons.length);
+  part("pad").classList.toggle("many", buttons.length > 8);
+  part("unit").textContent = unit() === "step" ? "Step" : "Round";
   part("keys").innerHTML = board.keys;
   part("about").textContent = `${model.name}: a network of ${model.parameters.toLocaleString("en")} parameters. `
     + (model.kind === "search"
@@ -145,7 +149,7 @@ function show(number) {
   part("thought").textContent = halt === null
     ? `${answer.filter((value) => value > 0).length} of ${model.cells} cells are decided; ${restarts} new starts so far.`
     : `It is ${(100 * halt).toFixed(halt > 0.995 || halt < 0.005 ? 1 : 0)} % sure that this answer is right. `
-      + `${fresh.size} ${fresh.size === 1 ? "cell has" : "cells have"} changed.`;
+      + `${fresh.size || "No"} ${fresh.size < 2 ? "cell has" : "cells have"} changed.`;
   part("thought").dataset.halt = halt ?? "";
   part("step").setAttribute("aria-valuetext", part("thought").textContent);
   bars();

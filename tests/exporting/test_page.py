@@ -26,6 +26,7 @@ needs_browser = pytest.mark.skipif(
     CHROMIUM is None or shutil.which("npm") is None, reason="there is no Chromium, or no npm to fetch onnxruntime-web"
 )
 KEYS = {WALL: "#", SPACE: ".", START: "s", GOAL: "g"}
+FINISHED = "#verdict" + "".join(f":not([data-state={name}])" for name in ("loading", "thinking", "ready"))
 LONGEST = 120_000  # ms that a step of the browser may take on a machine with much other work
 
 
@@ -55,7 +56,7 @@ class Site:
     def open(self) -> float:
         """Load the page and wait for the first answer, which it gives by itself: its time in seconds."""
         self.page.goto(self.address)
-        self.page.wait_for_function("document.documentElement.dataset.firstAnswer")
+        self.page.locator("html[data-first-answer]").wait_for()
         return float(self.page.evaluate("Number(document.documentElement.dataset.firstAnswer)")) / 1000
 
     def choose(self, name: str) -> None:
@@ -70,9 +71,7 @@ class Site:
 
     def finished(self) -> str:
         """Wait for the end of the run: the state of the verdict."""
-        self.page.wait_for_function(
-            "!['loading', 'thinking', 'ready'].includes(document.querySelector('#verdict').dataset.state)"
-        )
+        self.page.locator(FINISHED).wait_for()
         return self.state
 
     def type(self, rows: list[str]) -> None:
