@@ -34,6 +34,7 @@ class Board {
       }
       root.append(line);
     }
+    root.onpointerdown = root.onpointermove = null; // those of the board before
     root.onkeydown = (event) => this.key(event);
     root.onfocusin = (event) => this.activate(Number(event.target.dataset.cell), false);
     this.activate(0, false);
@@ -136,7 +137,7 @@ export class SudokuBoard extends Board {
   pad() {
     const values = [...Array(this.model.width).keys()].map((index) => index + 1);
     return [...values, 0].map((value) => {
-      const button = element("button", {type: "button", "data-value": value}, value ? String(value) : "⌫");
+      const button = element("button", {type: "button", "data-value": value}, value ? String(value) : "\u232b");
       if (!value) button.setAttribute("aria-label", "Blank");
       button.onclick = () => this.enter(this.active, value);
       return button;
@@ -202,7 +203,8 @@ export class MazeBoard extends Board {
 
   pad() {
     return Object.entries(TOOLS).map(([token, name]) => {
-      const label = element("label", {class: "tool"}), input = element("input", {type: "radio", name: "tool", value: token});
+      const label = element("label", {class: "tool"});
+      const input = element("input", {type: "radio", name: "tool", value: token});
       input.checked = Number(token) === this.tool;
       input.onchange = () => (this.tool = Number(token));
       label.append(input, element("span", {}, name));
@@ -211,7 +213,7 @@ export class MazeBoard extends Board {
   }
 
   get keys() {
-    return "Arrow keys move, <kbd>Space</kbd> sets or removes a wall, <kbd>S</kbd> and <kbd>G</kbd> set start and goal, "
-      + "<kbd>Enter</kbd> thinks. With a pointer, draw with the chosen tool.";
+    return "Arrow keys move, <kbd>Space</kbd> sets or removes a wall, <kbd>S</kbd> and <kbd>G</kbd> set start and "
+      + "goal, <kbd>Enter</kbd> thinks. With a pointer, draw with the chosen tool.";
   }
 }

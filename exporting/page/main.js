@@ -8,6 +8,7 @@ const TASKS = {sudoku: {rules: Sudoku, board: SudokuBoard}, maze: {rules: Maze, 
 const part = (id) => document.getElementById(id);
 const worker = new Worker("worker.js", {type: "module"});
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const LED = -1; // in place of a timer: the person chooses the steps
 const PACE = 260; // ms for which a step is shown at least, so that it can be watched
 
 let model, rules, board; // what is shown
@@ -88,7 +89,7 @@ function think() {
     return;
   }
   changed();
-  state("thinking", "Thinking …", "The model is being loaded, or makes its first step.");
+  state("thinking", "Thinking \u2026", "The model is being loaded, or makes its first step.");
   worker.postMessage({type: "solve", run, model, tokens: rules.tokens(board.question)});
 }
 
@@ -105,6 +106,7 @@ worker.onmessage = ({data}) => {
   if (data.type === "end") {
     ending = data;
     if (playing === null) play();
+    else if (playing === LED) shownNow();
   }
   if (data.type === "error") state("failed", "The model cannot run here", data.text);
 };
@@ -147,13 +149,13 @@ function show(number) {
   part("step").max = steps.length;
   part("step-number").textContent = `${number} of ${steps.length}`;
   part("thought").textContent = halt === null
-    ? `${answer.filter((value) => value > 0).length} of ${model.cells} cells are decided; ${restarts} new starts so far.`
+    ? `${answer.filter((value) => value > 0).length} of ${model.cells} cells are decided; ${restarts} new starts.`
     : `It is ${(100 * halt).toFixed(halt > 0.995 || halt < 0.005 ? 1 : 0)} % sure that this answer is right. `
       + `${fresh.size || "No"} ${fresh.size < 2 ? "cell has" : "cells have"} changed.`;
   part("thought").dataset.halt = halt ?? "";
   part("step").setAttribute("aria-valuetext", part("thought").textContent);
   bars();
-  if (!ending) state("thinking", "Thinking …", `${unit() === "step" ? "Step" : "Round"} ${number}.`);
+  if (!ending) state("thinking", "Thinking \u2026", `${part("unit").textContent} ${number}.`);
 }
 
 // One bar a step: the halting probability, or in a search the share of decided cells.
@@ -174,21 +176,16 @@ function bars() {
 
 part("step").oninput = (event) => {
   clearTimeout(playing);
-  playing = -1; // the person leads now
+  playing = LED;
   show(Number(event.target.value));
-  if (ending) {
-    const last = shown === steps.length;
-    finishAt(last);
-  }
+  if (ending) shownNow();
 };
 
-function finishAt(last) {
-  if (last) finish();
-  else {
-    const {state: name, text} = rules.verdict(board.question, steps[shown - 1].answer);
-    state(name === "solved" ? "solved" : "step", `${unit() === "step" ? "Step" : "Round"} ${shown}`,
-      name === "solved" ? text : `Not yet: ${text}`);
-  }
+// After the end of a run: what the rules say of the step that is shown.
+function shownNow() {
+  if (shown === steps.length) return finish();
+  const {state: name, text} = rules.verdict(board.question, steps[shown - 1].answer), solved = name === "solved";
+  state(solved ? name : "step", `${part("unit").textContent} ${shown}`, solved ? text : `Not yet: ${text}`);
 }
 
 part("solve").onclick = think;

@@ -55,8 +55,15 @@ export class Sudoku {
   unsolvable(question) {
     const twice = this.repeated(question);
     if (twice.size) return `It has no solution: ${[...twice.values()][0].replace(/^The/, "the")}`;
-    if (this.hasSolution(question) === false) return "It has no solution, although no two clues contradict each other.";
-    return null;
+    if (this.hasSolutionCached(question) !== false) return null;
+    return "It has no solution, although no two clues contradict each other.";
+  }
+
+  // `hasSolution`, which is asked after each step, computed once for each question.
+  hasSolutionCached(question) {
+    const key = this.write(question);
+    if (this.asked?.key !== key) this.asked = {key, found: this.hasSolution(question)};
+    return this.asked.found;
   }
 
   // Whether there is a solution; null if the search takes too long.

@@ -64,8 +64,14 @@ async function search(model, tokens, run) {
   }
 }
 
-onmessage = async ({data}) => {
-  current = data.run;
+let queue = Promise.resolve(); // a session computes one thing at a time
+
+onmessage = ({data}) => {
+  current = data.run; // ends the run before
+  queue = queue.then(() => answer(data));
+};
+
+async function answer(data) {
   try {
     await session(data.model);
     if (data.type === "load") return postMessage({type: "ready", run: data.run, name: data.model.name});
@@ -73,4 +79,4 @@ onmessage = async ({data}) => {
   } catch (error) {
     postMessage({type: "error", run: data.run, text: String(error.message ?? error)});
   }
-};
+}

@@ -49,7 +49,7 @@ class Site:
         self.requests: list[str] = []
         self.errors: list[str] = []
         page.set_default_timeout(LONGEST)
-        page.on("request", lambda request: self.requests.append(request.url))
+        page.context.on("request", lambda request: self.requests.append(request.url))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
 
@@ -206,6 +206,7 @@ def test_the_page(served: Callable[..., Site], names: tuple[str, ...], sudokus: 
     check_keyboard_alone(site)
     assert site.page.evaluate("document.documentElement.scrollWidth") <= 380
     assert all(url.startswith(site.address) for url in site.requests), site.requests
+    assert any(url.endswith(".onnx") for url in site.requests)  # those of the worker are among them
     assert not site.errors
 
 
