@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 import tyro
@@ -21,7 +22,7 @@ import tyro
 from dataset.tasks import load_task
 from evaluators.loading import load, shipped_names
 from evaluators.reasoner import Origin, Reasoner
-from exporting.checks import Comparison, compare, onnx_answers, original_answers, program_answers, sample_puzzles
+from exporting.checks import Answers, compare, onnx_answers, original_answers, program_answers, sample_puzzles
 from exporting.int8 import quantised
 from exporting.onnx_models import answer_model
 from exporting.program import answer_program, save_program
@@ -45,7 +46,7 @@ class Config:
     puzzles: int = 200
     """Puzzles of each model."""
     steps: int | None = None
-    """ACT steps; by default as in the evaluations of a model, at most 16."""
+    """ACT steps; by default as in the evaluations of a model, at most 16, and 1 for the untrained ones."""
     threads: int = 2
     """Threads of torch and of onnxruntime."""
     program: bool = True
@@ -64,15 +65,30 @@ def published(name: str) -> Reasoner:
     return Reasoner(head, task, Origin(arch, {}, None, None, Path(name)))
 
 
+def remembered(answers: Answers) -> Answers:
+    """`answers`, each computed once."""
+    known: dict[tuple[bytes, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def answer(inputs: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        key = inputs.tobytes(), steps
+        if key not in known:
+            known[key] = answers(inputs, steps)
+        return known[key]
+
+    return answer
+
+
 def rows_of(name: str, config: Config) -> list[str]:
     """The rows of a model in the table."""
     reasoner = published(name) if name in PUBLISHED else load(name, "cpu", dtype="float32")
     inputs, _ = sample_puzzles(reasoner, config.puzzles)
     usual = reasoner.origin.max_steps or reasoner.head.model.config.halt_max_steps
-    steps = config.steps or min(usual, _MOST_STEPS)
+    steps = config.steps or (1 if name in PUBLISHED else min(usual, _MOST_STEPS))
+    original = remembered(original_answers(reasoner))
     rows: list[str] = []
 
-    def add(kind: str, size: int, result: Comparison) -> None:
+    def add(kind: str, path: Path, exported: Answers) -> None:
+        size, result = path.stat().st_size, compare(reasoner, exported, inputs, steps, original=original)
         solved = "" if name in PUBLISHED or result.exact is None else f"{result.exact} of {result.puzzles}"
         rows.append(
             f"| {name} | {kind} | {size / 1e6:.2f} | {result.puzzles}, {result.steps} | {result.wrong} | "
@@ -83,16 +99,16 @@ def rows_of(name: str, config: Config) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = reasoner.save(Path(folder) / "saved") / "model.safetensors"
         again = load(path.parent, "cpu", dtype="float32")
-        add("torch (safetensors)", path.stat().st_size, compare(reasoner, original_answers(again), inputs, steps))
+        add("torch (safetensors)", path, original_answers(again))
         model, path = answer_model(reasoner), Path(folder) / "model.onnx"
         onnx.save_model(model, path)
-        add("ONNX", path.stat().st_size, compare(reasoner, onnx_answers(reasoner, path), inputs, steps))
+        add("ONNX", path, onnx_answers(reasoner, path))
         onnx.save_model(quantised(model), path)
-        add("ONNX int8", path.stat().st_size, compare(reasoner, onnx_answers(reasoner, path), inputs, steps))
+        add("ONNX int8", path, onnx_answers(reasoner, path))
         if config.program:
             path = Path(folder) / "model.pt2"
             save_program(answer_program(reasoner), path)
-            add("torch.export", path.stat().st_size, compare(reasoner, program_answers(reasoner, path), inputs, steps))
+            add("torch.export", path, program_answers(reasoner, path))
     return rows
 
 

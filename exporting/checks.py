@@ -101,7 +101,14 @@ def original_answers(reasoner: Reasoner) -> Answers:
     return answers
 
 
-def compare(reasoner: Reasoner, exported: Answers, inputs: np.ndarray, steps: int, batch: int = 32) -> Comparison:
+def compare(
+    reasoner: Reasoner,
+    exported: Answers,
+    inputs: np.ndarray,
+    steps: int,
+    batch: int = 32,
+    original: Answers | None = None,
+) -> Comparison:
     """Compare an exported model with its original.
 
     Args:
@@ -110,8 +117,9 @@ def compare(reasoner: Reasoner, exported: Answers, inputs: np.ndarray, steps: in
         inputs: puzzles, int64 [n, seq].
         steps: ACT steps.
         batch: puzzles at once.
+        original: the answers of the original; None: it computes them.
     """
-    original = original_answers(reasoner)
+    original = original or original_answers(reasoner)
     wrong, difference, exact, exact_before = 0, 0.0, 0, 0
     seconds, seconds_before = 0.0, 0.0
     for start in range(0, len(inputs), batch):

@@ -66,9 +66,15 @@ function changed() {
   [steps, ending, shown, playing] = [[], null, 0, null];
   part("timeline").hidden = true;
   const wrong = rules.mistakes(board.question);
-  board.show(null, new Set(), new Map([...wrong].filter(([cell]) => cell !== "board")));
-  part("hint").textContent = wrong.size ? [...wrong.values()][0] : "";
-  state("ready", "Ready.", "Enter a puzzle, take an example, or let it think.");
+  const cells = new Map([...wrong].filter(([cell]) => cell !== "board"));
+  board.show(null, new Set(), cells);
+  part("hint").textContent = [...cells.values()][0] ?? "";
+  if (wrong.size) state("ready", "Not a puzzle yet", [...wrong.values()][0]);
+  else ready();
+}
+
+function ready() {
+  state("ready", "Ready", "Enter a puzzle, take an example, or let it think.");
 }
 
 function state(name, title, text = "") {
@@ -95,7 +101,7 @@ function think() {
 
 worker.onmessage = ({data}) => {
   if (data.run !== run) return; // of a puzzle that has been changed since
-  if (data.type === "ready") state("ready", "Ready.", "Enter a puzzle, take an example, or let it think.");
+  if (data.type === "ready") ready();
   if (data.type === "step") {
     steps.push({answer: rules.board(data.answer), halt: data.halt, restarts: data.restarts ?? 0});
     if (steps.length === 1) document.documentElement.dataset.firstAnswer = String(performance.now());
@@ -126,11 +132,10 @@ function play() {
 
 function finish() {
   show(steps.length);
-  const {answer} = steps.at(-1), after = `${steps.length} ${steps.length === 1 ? unit() : `${unit()}s`}`;
+  const {answer} = steps.at(-1), after = `after ${steps.length} ${steps.length === 1 ? unit() : `${unit()}s`}`;
   const found = rules.verdict(board.question, answer);
-  const halted = ending.halted ? `after ${after}` : `it gave up after ${after}`;
-  const titles = {solved: "Solved", wrong: "Not solved", undecided: "No solution"};
-  state(found.state, `${titles[found.state]}, ${halted}`, found.text);
+  const titles = {solved: `Solved ${after}`, wrong: `Not solved ${after}`, undecided: "No solution"};
+  state(found.state, titles[found.state], found.text);
 }
 
 const unit = () => (model.kind === "search" ? "round" : "step");

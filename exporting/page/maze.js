@@ -46,7 +46,7 @@ export class Maze {
     const found = new Map();
     for (const [token, name, role] of [[START, "S", "starts"], [GOAL, "G", "ends"]]) {
       const cells = question.flatMap((value, cell) => (value === token ? [cell] : []));
-      if (!cells.length) found.set("board", `There is no ${name}: set the cell where the path ${role}.`);
+      if (!cells.length && !found.has("board")) found.set("board", `There is no ${name}: set the cell where the path ${role}.`);
       if (cells.length > 1) for (const cell of cells) found.set(cell, `There are ${cells.length} cells ${name}.`);
     }
     return found;

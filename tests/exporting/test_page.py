@@ -163,6 +163,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
             }
             server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(root)))
             threading.Thread(target=server.serve_forever, daemon=True).start()
+            request.addfinalizer(server.server_close)
             request.addfinalizer(server.shutdown)
             context = browser.new_context(reduced_motion="reduce", viewport={"width": 380, "height": 800})
             return Site(context.new_page(), f"http://127.0.0.1:{server.server_port}/", reasoners)
