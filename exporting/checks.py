@@ -76,7 +76,8 @@ def sample_puzzles(reasoner: Reasoner, count: int) -> tuple[np.ndarray, str]:
     rows: list[np.ndarray] = []
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [task.encode(row["question"]) for row in list(csv.DictReader(file))[:count]]
+            texts = [row["question"] for row in csv.DictReader(file) if row.get("question")]
+        rows = [task.encode(text) for text in texts[:count]]
     source = f"{len(rows)} of {path.name}" if rows else ""
     try:
         made = [task.generate(rng) for _ in range(count - len(rows))]

@@ -13,7 +13,7 @@ def accept(result: Comparison, name: str) -> None:
     print(f"{name}: {result}")
     if not result.same:
         raise UserError(
-            f"{name}: what was written does not compute what the model computes ({result}), so it was not kept. Please "
+            f"{name}: what was written does not compute what the model computes ({result}), so do not use it. Please "
             "report this, with the architecture and the versions of torch and onnxruntime."
         )
 

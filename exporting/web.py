@@ -22,6 +22,7 @@ from exporting.models import load_exact, name_of, steps_of
 from exporting.npm import runtime_files
 from exporting.onnx_models import example_values, network_model, step_model
 from exporting.results import accept, check_int8
+from exporting.step import step_parts
 from models.factory import count_parameters
 from models.lattice.symmetry import cell_permutations, valid_symmetries
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
@@ -45,46 +46,69 @@ def write_page(config: ExportConfig) -> Path:
     output = Path(config.output) if config.output is not None else Path("exports") / "page"
     if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / MODELS).is_file()):
         raise UserError(f"output={output} is there and is no page. Give a new folder, so that nothing is overwritten.")
-    page_of(config, [load_exact(config, name) for name in _names(config)], output)
+    page_of(config, _models(config), output)
     print(f"page: {output}\nServe it, for example with: python -m http.server --directory {output}")
     return output
 
 
 def page_of(config: ExportConfig, reasoners: list[Reasoner], output: Path) -> None:
-    """Write a page with these models.
+    """Write a page with these models, which is complete or not there at all.
 
     Raises:
         UserError: see `write_page`.
     """
-    for reasoner in reasoners:
-        _check_shown(reasoner)
     runtime = runtime_files(config.onnxruntime_web)
-    with writing_to(output, _OTHER_OUTPUT):
-        shutil.copytree(PAGE, output, dirs_exist_ok=True)
-        for folder in ("ort", "models"):
-            (output / folder).mkdir(exist_ok=True)
-        for name, content in runtime.items():
-            (output / "ort" / name).write_bytes(content)
-        entries = []
-        for reasoner in reasoners:
-            print(f"model: {reasoner.origin.path}\n{reasoner}")
-            entries.append(_write_model(config, reasoner, output))
-        (output / MODELS).write_text(json.dumps({"models": _titled(entries)}, indent=1) + "\n")
+    building = output.with_name(f".{output.name}.writing")
+    try:
+        with writing_to(output, _OTHER_OUTPUT):
+            building.mkdir(parents=True)
+            shutil.copytree(PAGE, building, dirs_exist_ok=True)
+            for folder in ("ort", "models"):
+                (building / folder).mkdir()
+            for name, content in runtime.items():
+                (building / "ort" / name).write_bytes(content)
+            entries = []
+            for reasoner in reasoners:
+                print(f"model: {reasoner.origin.path}\n{reasoner}")
+                entries.append(_write_model(config, reasoner, building))
+            (building / MODELS).write_text(json.dumps({"models": _titled(entries)}, indent=1) + "\n")
+            if output.exists():
+                shutil.rmtree(output)
+            building.rename(output)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
-def _names(config: ExportConfig) -> list[str]:
+def _models(config: ExportConfig) -> list[Reasoner]:
+    """The models of the page: the one that is asked for, or those of weights/ that it can show.
+
+    Raises:
+        UserError: the one that is asked for cannot be loaded or shown.
+    """
     if config.load_checkpoint is not None:
-        return [config.load_checkpoint]
-    return sorted(shipped_names())
+        reasoner = load_exact(config, config.load_checkpoint)
+        _check_shown(reasoner)
+        return [reasoner]
+    shown: list[Reasoner] = []
+    for name in sorted(shipped_names()):
+        reasoner = load_exact(config, name)
+        try:
+            _check_shown(reasoner)
+        except UserError as error:
+            print(f"not on the page: {error}")
+        else:
+            shown.append(reasoner)
+    return shown
 
 
 def _check_shown(reasoner: Reasoner) -> None:
     """Check that the page can show the puzzles of a model.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot, or the model cannot be exported at all.
     """
     task, table = reasoner.task, reasoner.head.model.puzzle_emb
+    step_parts(reasoner.head.model)
     if task.name not in _TASKS:
         raise UserError(
             f"{reasoner.origin.path}: the page shows {' and '.join(_TASKS)}, and this model is for {task.name}. "

@@ -11,6 +11,7 @@ import torch
 
 from evaluators.loading import load
 from exporting.checks import Comparison, onnx_session
+from exporting.program import answer_program, save_program
 from exporting.results import check_int8
 from exporting.step import EXPORTABLE, step_parts
 from tests.evaluators.small_reasoners import write_run
@@ -56,6 +57,18 @@ def test_onnx_computes_what_the_model_computes(tmp_path: Path, architecture: str
 def test_onnx_with_an_embedding_for_each_puzzle(tmp_path: Path):
     pytest.importorskip("onnxruntime")
     check_onnx(tmp_path, "trm", rows=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("architecture", "rows"), [("trm", 3), ("ldt", 1)])
+def test_torch_computes_what_the_model_computes(tmp_path: Path, architecture: str, rows: int):
+    reasoner = small_reasoner(tmp_path / "run", architecture, rows=rows)
+    save_program(answer_program(reasoner), tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    inputs, ids = RNG.integers(1, 6, (3, 16)), RNG.integers(0, rows, 3)
+    logits, halt = program(torch.from_numpy(inputs), torch.zeros(5), *([torch.from_numpy(ids)] if rows > 1 else []))
+    np.testing.assert_allclose(logits.numpy(), answers_of(reasoner, inputs, 5, ids), rtol=1e-4, atol=1e-4)
+    assert halt.shape == (5, 3)
 
 
 def test_every_exportable_architecture_is_compared():
