@@ -8,15 +8,13 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
-from torch import Tensor
 
 from evaluators.reasoner import Reasoner
+from exporting.examples import Examples, call_part, example_values
 from exporting.graph import Carried, Graph, value_info
-from exporting.step import Part, StepParts, lattice_network, step_parts
+from exporting.step import Part, StepParts, lattice_network
 from exporting.trace import ROWS
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
-
-Examples = dict[str, Tensor]
 
 
 def answer_model(reasoner: Reasoner) -> onnx.ModelProto:
@@ -89,25 +87,6 @@ def network_model(reasoner: Reasoner) -> onnx.ModelProto:
     return graph.model([value_info("lattice", lattice)], results, _metadata(reasoner, "network"))
 
 
-def example_values(reasoner: Reasoner) -> tuple[StepParts, Examples]:
-    """The parts, and examples of their arguments and results by name."""
-    parts = step_parts(reasoner.head.model)
-    examples: Examples = {"inputs": torch.ones(ROWS, reasoner.task.seq_len, dtype=torch.int64)}
-    if parts.reads_puzzle_ids:
-        examples["puzzle_identifiers"] = torch.zeros(ROWS, dtype=torch.int64)
-    examples |= _call(parts.start, examples)
-    examples["logits"] = torch.zeros(ROWS, reasoner.task.seq_len, reasoner.task.vocab_size)
-    examples["answers"] = torch.zeros(ROWS, reasoner.task.seq_len, dtype=torch.int32)
-    examples["q_halt_logits"] = torch.zeros(ROWS)
-    return parts, examples
-
-
-def _call(part: Part, examples: Examples) -> Examples:
-    with torch.no_grad():
-        results = part.module(*(examples[name] for name in part.inputs))
-    return dict(zip(part.outputs, [results] if isinstance(results, Tensor) else results, strict=True))
-
-
 def _add_step(graph: Graph, parts: StepParts, examples: Examples) -> None:
     """Add a step: from the values `parts.inputs` to `logits`, `q_halt_logits` and the following states."""
     renamed: Mapping[str, str] = {}
@@ -120,7 +99,7 @@ def _add_step(graph: Graph, parts: StepParts, examples: Examples) -> None:
 def _add_network(graph: Graph, before: Part, loop: Part, loops: int, examples: Examples) -> None:
     """Add the looped network of an LDT: from `lattice` to `last_h` and `last_cls`."""
     graph.include(before, [examples["lattice"]], "before", {})
-    examples |= _call(before, examples)
+    examples |= call_part(before, examples)
     h = examples["h0"].clone()  # torch would take one tensor in two places for one argument
     examples |= {"h": h, "cls": h[:, 0].clone()}
     graph.constant("loops", loops, np.int64)

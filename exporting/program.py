@@ -8,7 +8,7 @@ from torch._higher_order_ops import scan
 from torch.export import Dim, ExportedProgram
 
 from evaluators.reasoner import Reasoner
-from exporting.onnx_models import example_values
+from exporting.examples import example_values
 from exporting.step import whole_step
 from exporting.trace import BATCH, quiet, trace
 from utils.constants import MAX_ACT_STEPS

@@ -17,10 +17,11 @@ from evaluators.answers import HaltRule
 from evaluators.loading import shipped_names
 from evaluators.reasoner import SEARCH, Reasoner
 from exporting.checks import TOLERANCE, Answers, compare, onnx_session, sample_puzzles
+from exporting.examples import example_values
 from exporting.int8 import quantised
 from exporting.models import load_exact, name_of, steps_of
 from exporting.npm import runtime_files
-from exporting.onnx_models import example_values, network_model, step_model
+from exporting.onnx_models import network_model, step_model
 from exporting.results import accept, check_int8
 from exporting.step import step_parts
 from models.factory import count_parameters

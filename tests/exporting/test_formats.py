@@ -1,5 +1,6 @@
 """Exported models compute what the model computes, for any number of puzzles and steps."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from exporting.step import EXPORTABLE, step_parts
 from tests.evaluators.small_reasoners import write_run
 from tests.exporting.small import ARCHITECTURES, SHORT, answers_of, small_reasoner
 from tests.runs import environment, refused, start
+from tests.structure import imports, sources
 from utils.errors import UserError
 
 QUICK = ("trm_mlp", "ldt")  # the others take as long, and are for the slow tests
@@ -69,6 +71,20 @@ def test_torch_computes_what_the_model_computes(tmp_path: Path, architecture: st
     logits, halt = program(torch.from_numpy(inputs), torch.zeros(5), *([torch.from_numpy(ids)] if rows > 1 else []))
     np.testing.assert_allclose(logits.numpy(), answers_of(reasoner, inputs, 5, ids), rtol=1e-4, atol=1e-4)
     assert halt.shape == (5, 3)
+
+
+def test_formats_without_onnx_do_without_its_packages():
+    files = sources()
+    seen, waiting = set(), ["export"]
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        found = imports(module, files[module], set(files), top_level_only=True)
+        waiting += [other for other in found if other not in seen]
+    assert "exporting.program" in seen
+    for module in seen:
+        names = [line.split()[1] for line in files[module].read_text().splitlines() if re.match("(import|from) ", line)]
+        assert not [name for name in names if name.split(".")[0].startswith("onnx")], module
 
 
 def test_every_exportable_architecture_is_compared():
