@@ -8,6 +8,7 @@ and with an MLP over the cells (`trm_mlp`). Of models that are named, the rows i
 are kept. The logits of all formats are compared with those of the model itself in fp32.
 """
 
+import os
 import platform
 import tempfile
 from dataclasses import dataclass, field
@@ -32,7 +33,10 @@ from utils.settings import ArchConfig
 
 DOCUMENT = CONFIG_DIR.parent / "docs" / "export.md"
 BEGIN, END = "<!-- written by bench/export_formats.py -->", "<!-- end -->"
-HEADER = "| model | format | MB | puzzles, steps | other answers | logits within | solved | puzzles/s |"
+COLUMNS = (
+    "model", "format", "MB", "puzzles, steps", "other answers", "logits within", "solved", "puzzles/s", "processor ms",
+)  # fmt: skip
+HEADER = f"| {' | '.join(COLUMNS)} |"
 PUBLISHED = {"trm": {}, "trm_mlp": {"mlp_t": True, "pos_encodings": "none"}}
 _MOST_STEPS = 16
 
@@ -92,7 +96,8 @@ def rows_of(name: str, config: Config) -> list[str]:
         solved = "" if name in PUBLISHED or result.exact is None else f"{result.exact} of {result.puzzles}"
         rows.append(
             f"| {name} | {kind} | {size / 1e6:.2f} | {result.puzzles}, {result.steps} | {result.wrong} | "
-            f"{result.difference:.1e} | {solved} | {result.puzzles / result.seconds:.2f} |"
+            f"{result.difference:.1e} | {solved} | "
+            f"{result.puzzles / result.seconds:.3g} | {1000 * result.processor_seconds / result.puzzles:.3g} |"
         )
         print(rows[-1], flush=True)
 
@@ -112,6 +117,12 @@ def rows_of(name: str, config: Config) -> list[str]:
     return rows
 
 
+def _load() -> str:
+    """What to say if much other work shared the processor."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    return "" if load < 1.5 * cores else f", beside other work (load average {load:.0f} on {cores} cores)"
+
+
 def main(config: Config) -> None:
     """Measure, and write the table."""
     torch.set_num_threads(config.threads)
@@ -122,9 +133,9 @@ def main(config: Config) -> None:
     for name in config.models:
         own = rows_of(name, config)
         kept = [row for row in kept if not row.startswith(f"| {name} |")] + own
-        rule = "|" + "---|" * HEADER.count(" | ") + "---|"
+        rule = "|" + "---|" * len(COLUMNS)
         machine = f"Measured with torch {torch.__version__.split('+')[0]} on {config.threads} threads of a CPU "
-        machine += f"({platform.machine()})."
+        machine += f"({platform.machine()}){_load()}."
         DOCUMENT.write_text("\n".join([before + BEGIN, machine, "", HEADER, rule, *kept, END]) + after)
 
 

@@ -34,6 +34,7 @@ class Comparison:
         difference: the largest difference of two logits, as a part of the larger of 1 and the size of the logit.
         exact, exact_before: puzzles solved by the exported model and by the original; None: the task has no rules.
         seconds, seconds_before: time that they took.
+        processor_seconds: processor time of the exported model, which other work on the machine hardly changes.
     """
 
     puzzles: int
@@ -44,6 +45,7 @@ class Comparison:
     exact_before: int | None
     seconds: float
     seconds_before: float
+    processor_seconds: float
 
     @property
     def same(self) -> bool:
@@ -122,13 +124,14 @@ def compare(
     """
     original = original or original_answers(reasoner)
     wrong, difference, exact, exact_before = 0, 0.0, 0, 0
-    seconds, seconds_before = 0.0, 0.0
+    seconds, seconds_before, processor_seconds = 0.0, 0.0, 0.0
     for start in range(0, len(inputs), batch):
         part = inputs[start : start + batch]
         begun = time.perf_counter()
         before, _ = original(part, steps)
-        between = time.perf_counter()
+        between, processor = time.perf_counter(), time.process_time()
         logits, _ = exported(part, steps)
+        processor_seconds += time.process_time() - processor
         seconds_before += between - begun
         seconds += time.perf_counter() - between
         answers, answers_before = logits.argmax(-1), before.argmax(-1)
@@ -139,7 +142,7 @@ def compare(
     rules = bool(reasoner.task.checks)
     return Comparison(
         len(inputs), steps, wrong, difference, exact if rules else None, exact_before if rules else None,
-        seconds, seconds_before,
+        seconds, seconds_before, processor_seconds,
     )  # fmt: skip
 
 
