@@ -30,6 +30,7 @@ def load(
     *,
     task: str | None = None,
     seq_len: int | None = None,
+    dtype: str | None = None,
 ) -> Reasoner:
     """Load a model, ready for use.
 
@@ -40,6 +41,7 @@ def load(
             `Reasoner.save` has written, or the name of a model in weights/, such as sudoku_search.
         device: where to compute; `auto` takes the first of cuda, mps and cpu that this machine has.
         task, seq_len: the task and the tokens of a puzzle, for a checkpoint that does not say them.
+        dtype: what to compute in; None: as the model was trained, where that is fast.
 
     Raises:
         UserError: there is no such model, a file is damaged, or the task is not known.
@@ -57,7 +59,7 @@ def load(
     if path.name == WEIGHTS:
         path = path.parent
     if path.is_dir() and is_saved_model(path):
-        return _load_saved(path, device)
+        return _load_saved(path, device, dtype)
     if path.name.endswith(TRAIN_STATE_SUFFIX):
         raise UserError(f"{path} holds no weights. Give {str(path).removesuffix(TRAIN_STATE_SUFFIX)}, which does.")
     if path.is_dir() and not any(path.glob("step_*")):
@@ -65,7 +67,7 @@ def load(
             f"{path} holds no model: neither {WEIGHTS} and {CONFIG}, nor step_<N>. Give a run folder, or a folder that "
             "was saved with Reasoner.save."
         )
-    return _load_checkpoint(open_checkpoint(path, say=lambda _: None), device, task, seq_len)
+    return _load_checkpoint(open_checkpoint(path, say=lambda _: None), device, task, seq_len, dtype)
 
 
 def load_from_hub(repo: str, revision: str | None, device: DeviceName, options: dict[str, Any]) -> Reasoner:
@@ -96,16 +98,18 @@ def load_from_hub(repo: str, revision: str | None, device: DeviceName, options: 
     return _load_saved(Path(repo), device)
 
 
-def _load_saved(folder: Path, device: DeviceName) -> Reasoner:
+def _load_saved(folder: Path, device: DeviceName, dtype: str | None = None) -> Reasoner:
     checkpoint, config, puzzles = read_model(folder)
     check_task_name(config.task.name, f"{folder / CONFIG}: task")
     task = load_task(config.task.name).of(config.seq_len, config.vocab_size, **config.task.options)
-    head = load_model(checkpoint, _machine(checkpoint, device), config.seq_len, config.vocab_size)
+    head = load_model(checkpoint, _machine(checkpoint, device, dtype), config.seq_len, config.vocab_size)
     return Reasoner(head, task, Origin(config.arch, config.task.options, puzzles, config.max_steps, checkpoint.path))
 
 
-def _load_checkpoint(checkpoint: Checkpoint, device: DeviceName, name: str | None, seq_len: int | None) -> Reasoner:
-    machine = _machine(checkpoint, device)
+def _load_checkpoint(
+    checkpoint: Checkpoint, device: DeviceName, name: str | None, seq_len: int | None, dtype: str | None
+) -> Reasoner:
+    machine = _machine(checkpoint, device, dtype)
     options: dict[str, Any] = {}
     head, task = None, None
     problems: list[str] = []
@@ -170,10 +174,10 @@ def _entries(evaluators: Any) -> list[dict[str, Any]]:
     return [entry for entry in evaluators or [] if isinstance(entry, dict)] if isinstance(evaluators, list) else []
 
 
-def _machine(checkpoint: Checkpoint, device: DeviceName) -> Machine:
+def _machine(checkpoint: Checkpoint, device: DeviceName, dtype: str | None = None) -> Machine:
     """The machine. What was trained in bfloat16 computes in float32 where bfloat16 is slow. Nothing is compiled."""
-    dtype = checkpoint.arch.own_keys.get("forward_dtype", "bfloat16")
-    return choose_machine(device, "auto" if dtype == "bfloat16" else dtype, compile=False)
+    trained = checkpoint.arch.own_keys.get("forward_dtype", "bfloat16")
+    return choose_machine(device, dtype or ("auto" if trained == "bfloat16" else trained), compile=False)
 
 
 def _puzzle_names(checkpoint: Checkpoint, head: ACTLossHead) -> list[str] | None:

@@ -33,8 +33,8 @@ from utils.constants import MAX_ACT_STEPS
 from utils.errors import UserError
 from utils.settings import ArchConfig
 
-# Most puzzles need a few rounds of a single chain. A CPU takes a tenth of a second or less for a chain and a round.
-_SEARCH = SearchRule(chains=2, rounds=600, seconds=60.0)
+# The default. Most puzzles need a few rounds of a single chain; a CPU takes a tenth of a second or less for each.
+SEARCH = SearchRule(chains=2, rounds=600, seconds=60.0)
 _PUZZLES_AT_ONCE = {"cuda": 512}  # of a search; elsewhere one, as more would only share the processor
 _OPEN = FIRST_VALUE - 1  # the token of a cell that a search has not decided
 
@@ -137,7 +137,7 @@ class Reasoner(
         if not questions:
             return []
         if isinstance(self.head.model, LatticeDeductionTransformer):
-            return self._search(self.head.model, questions, _with_rounds(rule or _SEARCH, steps), seed)
+            return self._search(self.head.model, questions, _with_rounds(rule or SEARCH, steps), seed)
         ids = [self._puzzle_id(question.name) for question in questions]
         size = choose_batch_size(self.head.model, self.device)
         answers: list[Answer] = []

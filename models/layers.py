@@ -119,7 +119,7 @@ class _MultiplyEach(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(weight, x)
-        return torch.bmm(weight.expand(len(x), -1, -1), x)
+        return torch.bmm(weight.expand(x.shape[0], -1, -1), x)  # len(x) would fix the batch size of an export
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -46,6 +46,7 @@ PROGRAMS = {
     "cfg_evaluate": "evaluate.py",
     "cfg_search": "search.py",
     "cfg_generate": "generate.py",
+    "cfg_export": "export.py",
 }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 import evaluate
+import export
 import generate
 import pretrain
 import pretrain_text
@@ -24,7 +25,7 @@ from dataset.shards import ARRAYS, PuzzleDatasetMetadata, write_identifiers, wri
 from dataset.tasks.sudoku.generate import generate_puzzles
 from dataset.tasks.sudoku.rules import parse_box
 from utils.hydra import hydra_main
-from utils.settings import EvaluateConfig, GenerateConfig, PretrainConfig, SearchConfig, TextConfig
+from utils.settings import EvaluateConfig, ExportConfig, GenerateConfig, PretrainConfig, SearchConfig, TextConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 # program -> its configuration, the class of its settings and what runs it
@@ -34,6 +35,7 @@ PROGRAMS: dict[str, tuple[str, type[Any], Callable[[Any], object]]] = {
     "evaluate": ("cfg_evaluate", EvaluateConfig, evaluate.evaluate),
     "search": ("cfg_search", SearchConfig, search.search_puzzles),
     "generate": ("cfg_generate", GenerateConfig, generate.generate),
+    "export": ("cfg_export", ExportConfig, export.export),
 }
 
 # a model that trains in milliseconds

@@ -21,6 +21,7 @@ PROGRAMS = {
     "evaluate.py": "cfg_evaluate",
     "search.py": "cfg_search",
     "generate.py": "cfg_generate",
+    "export.py": "cfg_export",
 }
 SHORT: dict[str, Any] = {"demo": demo.Flags, "predict": predict.Flags, "train": training.Flags}
 ALL = [(document.relative_to(ROOT), words) for document in documents() for words in commands(document)]

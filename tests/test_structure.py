@@ -21,11 +21,12 @@ ALLOWED = {
     "models": {"utils"},
     "dataset": {"utils"},
     "evaluators": {"dataset", "models", "utils"},
+    "exporting": {"evaluators", "dataset", "models", "utils"},
 }
 # libraries that a package must not know
 FOREIGN = {"models": {"hydra", "omegaconf", "wandb"}, "dataset": {"hydra", "omegaconf", "wandb"}}
-# the interfaces of torch, tokenizers and pydantic: gradients, storages, parts and defaults are set in this way
-LIBRARY_ATTRIBUTES = (".grad", ".data", ".pre_tokenizer", "field.default")
+# the interfaces of torch, tokenizers, pydantic and onnxruntime: gradients, storages, parts, defaults and threads
+LIBRARY_ATTRIBUTES = (".grad", ".data", ".pre_tokenizer", "field.default", ".intra_op_num_threads")
 LONGEST_TRAIN = 92
 
 

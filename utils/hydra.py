@@ -26,7 +26,15 @@ from utils.distributed import launched_ranks
 from utils.errors import UserError, did_you_mean, error_message, fail
 from utils.exit_status import STOPPED
 from utils.overrides import check_overrides, composition_error
-from utils.settings import EvaluateConfig, GenerateConfig, PretrainConfig, SearchConfig, Settings, TextConfig
+from utils.settings import (
+    EvaluateConfig,
+    ExportConfig,
+    GenerateConfig,
+    PretrainConfig,
+    SearchConfig,
+    Settings,
+    TextConfig,
+)
 from utils.settings_help import help_page
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "config"
@@ -37,6 +45,7 @@ SCHEMAS: dict[str, type[Settings]] = {
     "cfg_evaluate": EvaluateConfig,
     "cfg_search": SearchConfig,
     "cfg_generate": GenerateConfig,
+    "cfg_export": ExportConfig,
 }
 # a full disk, an exhausted quota, a limit on files, a disk that has become read-only, a network folder that is gone
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE)

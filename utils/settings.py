@@ -417,6 +417,38 @@ class SearchConfig(CheckpointConfig):
     """Rows of the network's batch in each process; rows // chains puzzles are searched at once, but at least one."""
 
 
+class ExportConfig(Settings):
+    """Settings of export.py."""
+
+    sections = {
+        "the model": "load_checkpoint task seq_len",
+        "the file": "format output int8 int8_points",
+        "the check": "check_puzzles halt_max_steps",
+        "the page": "onnxruntime_web",
+    }
+
+    load_checkpoint: str | None = None
+    """A name in weights/, a run folder, a file step_N or a saved folder. null: format=web shows all of weights/."""
+    task: str | None = None
+    """The task of a checkpoint that does not say it."""
+    seq_len: int | None = Field(default=None, ge=1)
+    """Tokens of a puzzle, for a checkpoint that does not say it."""
+    format: Literal["onnx", "torch", "safetensors", "web"] = "onnx"
+    """What to write: an ONNX file, a torch.export program, a folder with safetensors, or a page for the browser."""
+    output: str | None = None
+    """The file or folder to write. null: exports/{model} with the suffix of the format."""
+    int8: bool = False
+    """Store the weights of onnx and web in 8 bits."""
+    int8_points: float = Field(default=0.5, ge=0, le=100)
+    """Points of exact accuracy that int8 may lose without being refused; 100 accepts any loss."""
+    check_puzzles: int = Field(default=100, ge=1, le=100_000)
+    """Puzzles on which what was written is compared with the model."""
+    halt_max_steps: int | None = Field(default=None, ge=1, le=MAX_ACT_STEPS)
+    """ACT steps of the comparison. null: as in the evaluations of the training run, at most 16."""
+    onnxruntime_web: str | None = None
+    """The npm package onnxruntime-web as a folder or a .tgz file. null: npm fetches it."""
+
+
 class GenerateConfig(Settings):
     """Settings of generate.py."""
 

@@ -206,7 +206,7 @@ class Backbone(nn.Module):
     def forward(self, h: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
         if self.learned:
             h = h + self.row_embed(self.row_idx) + self.col_embed(self.col_idx)
-        x = torch.cat((h, (self.cls_embed + self.cls_pos).expand(len(h), -1, -1)), dim=1)
+        x = torch.cat((h, (self.cls_embed + self.cls_pos).expand(h.shape[0], -1, -1)), dim=1)
         for layer in self.layers:
             x = layer(x, dropout)
         return x[:, :-1], x[:, -1]

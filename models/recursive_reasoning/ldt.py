@@ -96,15 +96,26 @@ class LatticeDeductionTransformer(ACTModel):
             dropout: dropout rate.
             conflict_threshold: None: that of the configuration.
         """
-        config = self.settings
         seen = lattice if symmetry is None else symmetry.apply(lattice)
         logits = self.network.last(seen, dropout)
         if symmetry is not None:
             logits = HeadLogits(symmetry.undo(logits.keep), symmetry.undo(logits.digit), logits.conflict)
+        return self.decide(lattice, given, logits, choose, conflict_threshold), logits
+
+    def decide(
+        self,
+        lattice: Tensor,
+        given: Tensor,
+        logits: HeadLogits,
+        choose: Choose,
+        conflict_threshold: float | None = None,
+    ) -> Deduction:
+        """What follows from the logits of the heads; see `step`."""
+        config = self.settings
         threshold = config.conflict_threshold if conflict_threshold is None else conflict_threshold
         found = deduce(lattice, given, logits, config.kill_threshold, threshold)
         cells, candidates = choose(found, logits.digit)
-        return found._replace(lattice=pin(found.lattice, found.undecided, cells, candidates)), logits
+        return found._replace(lattice=pin(found.lattice, found.undecided, cells, candidates))
 
     # -- answers without search ---------------------------------------------------------------------------------------
 
@@ -140,7 +151,11 @@ class LatticeDeductionTransformer(ACTModel):
         self, states: dict[str, Tensor], data: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One step of the single chain: (new states; outputs, see `forward`)."""
-        found, logits = self.step(states["lattice"], given_cells(states["puzzle"]), _choose_most_certain)
+        return self.conclude(states, self.network.last(states["lattice"]))
+
+    def conclude(self, states: dict[str, Tensor], logits: HeadLogits) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What follows from the logits of the heads in a step of the single chain; see `advance`."""
+        found = self.decide(states["lattice"], given_cells(states["puzzle"]), logits, _choose_most_certain)
         answer = logits.digit.where(found.lattice, logits.digit - _DEAD)
         lowest = answer.amin(-1, keepdim=True) - _DEAD
         q_halt = torch.where(found.solved, -logits.conflict.clamp_max(0.0) + 1e-3, _UNSOLVED)

@@ -80,7 +80,7 @@ class WinnerInner(TinyRecursion, PuzzleInnerModel):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
         """One supervised step, see `models.inner.InnerModel.forward`."""
         chains = self.settings.num_chains if self.training else self.settings.eval_chains
-        batch = len(z["z_H"])
+        batch = z["z_H"].shape[0]
         slots = torch.arange(batch, device=z["z_H"].device)
         with cast_once(self, self.dtype):
             view = View(self.rotary() if self.rotary is not None else None)
