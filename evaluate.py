@@ -7,7 +7,6 @@ The architecture comes from the all_config.yaml beside the checkpoint. Prints a 
 Settings: docs/configuration.md, or --help.
 """
 
-import itertools
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from dataset.puzzle_dataset import PuzzleSplit
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
 from evaluators.evaluation import EvaluationResult, check_save_outputs, evaluate_split, picture_example
+from evaluators.unfinished import Unfinished
 from models.acceleration import accelerate
 from models.pretrained import Checkpoint, load_model, open_checkpoint
 from utils.atomic_file import write_json
@@ -61,6 +61,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         max_steps = config.halt_max_steps or trained.get("eval_halt_max_steps")
         batch_size = config.global_batch_size or choose_batch_size(head.model, device) * ranks.world_size
         say(f"checkpoint: {checkpoint.path}\n{machine}; {batch_size} examples at once\n{acceleration}")
+        unfinished = Unfinished(save_path, identity(config, checkpoint, evaluators, batch_size), ranks)
         started = time.perf_counter()
         results = evaluate_split(
             head,
@@ -76,6 +77,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
             fixed_sizes=head.model.compiled,
             save_outputs=config.eval_save_outputs,
             save_path=save_path,
+            unfinished=unfinished,
         )
         seconds = time.perf_counter() - started
         if ranks.is_main:
@@ -91,6 +93,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
                 "sets": {name: asdict(result) for name, result in results.items()},
             }
             write_json(save_path / "results.json", content)
+            unfinished.remove()
             if config.show_example:
                 path = save_path / "example.png"
                 slots = -(-batch_size // ranks.world_size) if head.model.compiled else None
@@ -131,12 +134,31 @@ def open_data(config: CheckpointConfig, trained: dict[str, Any], ranks: Ranks) -
 
 
 def choose_folder(config: CheckpointConfig, checkpoint: Path) -> Path:
-    """The folder for the results: save_path, or one named after the checkpoint that has no results yet."""
+    """The folder for the results: save_path, or one named after the checkpoint that has no results yet.
+
+    So the same command finds the folder of an evaluation that was interrupted.
+    """
     if config.save_path is not None:
         return Path(config.save_path)
     name = f"{checkpoint.resolve().parent.name}-{checkpoint.name}"
-    folders = (Path("evaluations") / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
-    return next(folder for folder in folders if not (folder / "results.json").exists())
+    folder, number = Path("evaluations") / name, 1
+    while (folder / "results.json").exists():
+        number += 1
+        folder = folder.with_name(f"{name}-{number}")
+    return folder
+
+
+def identity(
+    config: EvaluateConfig, checkpoint: Checkpoint, evaluators: list[EvaluatorConfig], batch_size: int
+) -> dict[str, Any]:
+    """All that the results depend on, by which an interrupted evaluation is recognised."""
+    file = checkpoint.path.stat()
+    return {
+        "weights": [str(checkpoint.path.resolve()), file.st_size, file.st_mtime_ns],
+        "settings": config.model_dump(exclude={"save_path", "show_example"}),
+        "evaluators": [evaluator.model_dump() for evaluator in evaluators],
+        "batch_size": batch_size,
+    }
 
 
 def check_identifiers(split: PuzzleSplit, checkpoint: Checkpoint, by_name: bool) -> None:

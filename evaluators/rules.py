@@ -1,5 +1,6 @@
 """Checks answers by the rules of their task: shares of the examples, over all batches and ranks."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -35,6 +36,14 @@ class Rules:
         real = (inputs != self.pad_id).any(axis=1)
         passed = self.task.check(inputs[real], predicted[real])
         self._counts += [int(real.sum()), *(int(passed[name].sum()) for name in self.task.checks)]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The counts of this evaluation so far, as arrays for a file."""
+        return {"counts": self._counts}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from the counts that `state` has returned."""
+        self._counts = state["counts"].copy()
 
     def result(
         self, save_path: str | None, rank: int, world_size: int, group: dist.ProcessGroup | None = None
