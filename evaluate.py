@@ -16,7 +16,8 @@ from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
 from evaluators.evaluation import EvaluationResult, check_save_outputs, evaluate_split, format_result
 from evaluators.inside import Inside
-from evaluators.opening import check_identifiers, choose_folder, known_settings, open_data
+from evaluators.opening import check_identifiers, choose_folder, identity, known_settings, open_data
+from evaluators.unfinished import Unfinished
 from models.acceleration import accelerate
 from models.pretrained import load_model, open_checkpoint
 from utils.atomic_file import write_json
@@ -60,6 +61,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         inside = Inside(config, head, split, evaluators, max_steps)
         batch_size = config.global_batch_size or choose_batch_size(head.model, device) * ranks.world_size
         say(f"checkpoint: {checkpoint.path}\n{machine}; {batch_size} examples at once\n{acceleration}")
+        unfinished = Unfinished(save_path, identity(config, checkpoint, evaluators, batch_size), ranks)
         started = time.perf_counter()
         results = evaluate_split(
             head,
@@ -75,6 +77,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
             fixed_sizes=head.model.compiled,
             save_outputs=config.eval_save_outputs,
             save_path=save_path,
+            unfinished=unfinished,
         )
         seconds = time.perf_counter() - started
         if ranks.is_main:
@@ -92,6 +95,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
             slots = -(-batch_size // ranks.world_size) if head.model.compiled else None
             content |= inside.report(checkpoint.path, save_path, slots)
             write_json(save_path / "results.json", content)
+            unfinished.remove()
             print(f"files: {save_path}")
     return results
 

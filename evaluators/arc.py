@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,6 +15,7 @@ from dataset.shards import BUILD_AGAIN, PuzzleDatasetMetadata, load_identifiers
 from dataset.tasks.arc.augmentation import parse_puzzle_name
 from dataset.tasks.arc.field import SEQ_LEN, VOCAB_SIZE, crop
 from dataset.tasks.arc.files import ArcTask, parse_task
+from evaluators.votes import Arrival, Candidate, Key, Question, Votes, merge_votes, pack_votes, unpack_votes
 from utils.atomic_file import write_text
 from utils.errors import UserError
 from utils.text_files import read_json
@@ -24,32 +24,6 @@ from utils.text_files import read_json
 NO_ATTEMPT = [[0, 0], [0, 0]]
 
 Grid = list[list[int]]
-Arrival = tuple[int, int, int]  # call, rank, row: the order of the examples, whatever the number of ranks
-Key = bytes  # a grid encoded as height, width, colours; equal grids have equal keys
-
-
-@dataclass(slots=True)
-class Candidate:
-    """The votes for one predicted grid, reduced to what its rank depends on."""
-
-    arrival: Arrival  # of the first vote
-    votes: int = 0
-    confidence: list[float] = field(default_factory=list)  # their exact sum is that of sigmoid(q_halt) of the votes
-
-    def add(self, confidence: float) -> None:
-        """Count one more vote."""
-        self.votes += 1
-        add_exactly(self.confidence, confidence)
-
-    def join(self, other: "Candidate", arrival: Arrival) -> None:
-        """Add the votes for the same grid from another rank, the first of which arrived at `arrival`."""
-        self.votes += other.votes
-        self.confidence.extend(other.confidence)
-        self.arrival = min(self.arrival, arrival)
-
-
-Question = tuple[str, Key]  # task and test input
-Votes = dict[Question, dict[Key, Candidate]]  # question -> predicted grid -> votes
 
 
 class Ballot(NamedTuple):
@@ -70,7 +44,8 @@ class ARC:
     inputs, and `ARC/pass@k` is the mean over the tasks. Tasks without solutions appear only in the submission. (HRM,
     section 3; TRM, section 5.)
 
-    Only distinct predictions are kept, so memory does not grow with the number of votes.
+    Only distinct predictions are kept, so memory does not grow with the number of votes. If every prediction is another
+    one, as those of an untrained model, each takes about a kilobyte.
     """
 
     required_outputs: ClassVar[set[str]] = {"inputs", "puzzle_identifiers", "q_halt_logits", "preds"}
@@ -180,6 +155,15 @@ class ARC:
             for number, pair in enumerate(task.parts["test"], start=1):
                 yield (task.name, _key(pair.input)), f"test input {number} of {task.name}", pair.output
 
+    def state(self) -> dict[str, np.ndarray]:
+        """The votes of this evaluation so far, as arrays for a file."""
+        return {**pack_votes(self._votes), "calls": np.array([self._calls, self._unasked])}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from the votes that `state` has returned."""
+        self._votes = unpack_votes(state)
+        self._calls, self._unasked = (int(count) for count in state["calls"])
+
     def _name(self, identifier: int) -> str:
         assert self._names is not None
         if not 0 <= identifier < len(self._names):
@@ -220,7 +204,7 @@ class ARC:
             ranked[task.name] = []
             for pair in task.parts["test"]:
                 question = task.name, _key(pair.input)
-                merged = _merge([votes.get(question, {}) for votes in votes_of_ranks])
+                merged = merge_votes([votes.get(question, {}) for votes in votes_of_ranks])
                 ranked[task.name].append([grid_of(answer) for answer in best_first(merged)])
         unanswered = sum(not candidates for inputs in ranked.values() for candidates in inputs)
         if unanswered:
@@ -263,24 +247,6 @@ class ARC:
         """The first `submission_K` candidates, filled up with the best one, or with a placeholder if there is none."""
         grids = [grid.tolist() for grid in candidates[: self.submission_K]]
         return grids + [grids[0] if grids else NO_ATTEMPT] * (self.submission_K - len(grids))
-
-
-def add_exactly(partials: list[float], number: float) -> None:
-    """Add `number` to an exact sum that is kept as non-overlapping floats (Shewchuk 1997).
-
-    `math.fsum` of such lists is the same whatever the order, and the number of ranks, in which the numbers were added.
-    """
-    kept = 0
-    for partial in partials:
-        if abs(number) < abs(partial):
-            number, partial = partial, number
-        total = number + partial
-        rest = partial - (total - number)
-        if rest:
-            partials[kept] = rest
-            kept += 1
-        number = total
-    partials[kept:] = [number]
 
 
 def draw_attempts(path: Path, task: ArcTask, attempts: Sequence[Sequence[Grid]]) -> None:
@@ -328,17 +294,6 @@ def best_first(candidates: Mapping[Key, Candidate]) -> list[Key]:
 def grid_of(key: Key) -> np.ndarray:
     """The grid of a key, colours, uint8 [height, width]."""
     return np.frombuffer(key, dtype=np.uint8, offset=2).reshape(key[0], key[1])
-
-
-def _merge(parts: list[dict[Key, Candidate]]) -> dict[Key, Candidate]:
-    """The candidates of all ranks together, the same as in one process that saw all examples."""
-    merged: dict[Key, Candidate] = {}
-    for rank, part in enumerate(parts):
-        for answer, candidate in part.items():
-            call, _, row = candidate.arrival
-            # merged into a new candidate, so that the votes of the ranks do not change
-            merged.setdefault(answer, Candidate((call, rank, row))).join(candidate, (call, rank, row))
-    return merged
 
 
 def _rank(candidate: Candidate) -> tuple[int, float, Arrival]:

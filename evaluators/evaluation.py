@@ -31,6 +31,7 @@ from evaluators.picture import save_png
 from evaluators.rules import Rules
 from evaluators.solving import Solving
 from evaluators.terminal import in_terminal
+from evaluators.unfinished import Resumable, Unfinished
 from models.losses import ACTLossHead, Score
 from utils.distributed import Ranks, barrier, sum_over_ranks
 from utils.errors import UserError, did_you_mean
@@ -169,6 +170,7 @@ def evaluate_split(
     save_outputs: Sequence[str] = (),
     save_path: Path | None = None,
     made: dict[Path, list[Evaluator]] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> dict[str, EvaluationResult]:
     """Evaluate every set of `split`.
 
@@ -185,6 +187,8 @@ def evaluate_split(
         save_outputs: names of batch and model tensors to save under `save_path`.
         save_path: folder for these and for the files of evaluators.
         made: evaluators to reuse from earlier calls, since some accumulate over evaluations; new ones are added.
+        unfinished: where to keep what there is so far, and to go on after an interruption; None: begin anew. Tensors
+            to save, and evaluators that are not `Resumable`, make it begin anew.
 
     Returns:
         Set name (with several data sets, `folder/set`) -> result, on every rank; task metrics on rank 0.
@@ -210,6 +214,7 @@ def evaluate_split(
                 save_outputs=save_outputs,
                 save_path=folder,
                 name=name,
+                unfinished=unfinished,
             )
     return results
 
@@ -238,23 +243,34 @@ def evaluate_set(
     save_outputs: Sequence[str] = (),
     save_path: Path | None = None,
     name: str = "all",
+    unfinished: Unfinished | None = None,
 ) -> EvaluationResult:
     """Evaluate one set; see `evaluate_split`."""
     was_training = head.training
     head.eval()
     steps = head.model.steps_limit(max_steps)
     wanted = set(save_outputs).union(*(evaluator.required_outputs for evaluator in evaluators))
-    sums: dict[str, Tensor] = {}
+    done, sums = 0, dict[str, Tensor]()
     saved: dict[str, list[Tensor]] = {key: [] for key in save_outputs}
     for evaluator in evaluators:
         evaluator.begin_eval()
+    resumable = [evaluator for evaluator in evaluators if isinstance(evaluator, Resumable)]
+    if unfinished is None or save_outputs or len(resumable) < len(evaluators):
+        kept = None
+    else:
+        kept = unfinished.of_set(name)
+        done, sums = kept.load(resumable, device)
+        if done:
+            ranks.say(f"{name}: going on after batch {done} of {len(batches)}")
     with torch.inference_mode():
         # the last batch may have no rows for this rank
-        on_device = (_to_device(arrays, device) for arrays in batches if len(arrays["inputs"]))
+        arrays = (batches[index] for index in range(done, len(batches)))
+        on_device = (_to_device(batch, device) for batch in arrays if len(batch["inputs"]))
         slots = batches.rows.stop - batches.rows.start
         answered = answer_batches(head, on_device, slots, halting, "logits" in wanted, fixed_sizes, max_steps)
         hidden = None if ranks.is_main else True
-        for batch, answers in tqdm(answered, f"evaluate {name}", len(batches), disable=hidden, leave=False):
+        shown = tqdm(answered, f"evaluate {name}", len(batches), initial=done, disable=hidden, leave=False)
+        for number, (batch, answers) in enumerate(shown, start=done + 1):
             _add(sums, answers.sums)
             # evaluators know the data set's own puzzle ids, not the rows of the embedding table
             batch["puzzle_identifiers"] = batch.pop("own_identifiers")
@@ -262,6 +278,8 @@ def evaluate_set(
                 evaluator.update_batch(batch, answers.predictions)
             for key in save_outputs:
                 saved[key].append({**batch, **answers.predictions}[key].cpu())
+            if kept is not None:
+                kept.save(number, sums, resumable)
     head.train(was_training)
 
     if save_outputs and save_path is not None:

@@ -1,5 +1,6 @@
 """Checks answers by the rules of their task: means over the examples, over all batches and ranks."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -36,6 +37,14 @@ class Rules:
         labels = batch["labels"].cpu().numpy().clip(0) if "labels" in batch else np.zeros_like(inputs)
         judged = self.task.judge(inputs[real], predicted[real], labels[real])
         self._sums += [real.sum(), *(judged[name].sum() for name in self.task.columns())]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The counts of this evaluation so far, as arrays for a file."""
+        return {"counts": self._counts}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from the counts that `state` has returned."""
+        self._counts = state["counts"].copy()
 
     def result(
         self, save_path: str | None, rank: int, world_size: int, group: dist.ProcessGroup | None = None

@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from models.factory import make_head
+from models.sparse_embedding import table_traffic
 from utils.machine import Machine
 from utils.settings import ArchConfig, PretrainConfig
 
 # What is left of the activations when the blocks are compiled, which keeps fewer intermediate values. Measured on an
 # H100: 31.7 of 42.9 GB for TRM-MLP on Sudoku (docs/gpu/bench.jsonl).
 COMPILED_SHARE = 0.75
+_LARGE_TABLE = 1e8  # bytes from which a puzzle table is worth a line
 
 
 class DataSizes(Protocol):
@@ -102,13 +104,22 @@ def say_memory(
     compiled: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Say before the first step what memory it needs, and whether that is more than there is; only on GPUs.
+    """Say before the first step what a large puzzle table costs, and on GPUs what memory a step needs.
+
+    On GPUs, also say whether that is more than there is.
 
     Args:
         config, data, puzzles, processes, compiled: see `step_memory`.
         machine: the device, and the dtype of the recursion.
         say: called with the line.
     """
+    width = config.arch.own_keys.get("puzzle_emb_ndim", 0)
+    if processes > 1 and puzzles * width * 4 > _LARGE_TABLE:
+        traffic = table_traffic(config.global_batch_size, width)
+        say(
+            f"puzzle table: {puzzles:,} rows, {_gb(puzzles * width * 4)} in each process; "
+            f"a step exchanges the gradients of the batch, {traffic / 1e6:.1f} MB"
+        )
     if machine.device.type != "cuda":
         return
     needs = step_memory(config, data.vocab_size, data.seq_len, puzzles, processes, machine.dtype, compiled)

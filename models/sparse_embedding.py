@@ -85,6 +85,14 @@ class SparseSignSGD(Optimizer):
             embedding.weights[ids] = rows  # an id that occurs several times writes the same row each time
 
 
+def table_traffic(global_batch: int, width: int) -> int:
+    """Bytes that every rank has after the exchange of a step: the id and the gradient of each row of the batch.
+
+    That is the traffic of the table, however many rows it has. Of these bytes, a rank's own part is not sent to it.
+    """
+    return global_batch * (4 + 4 * width)
+
+
 def sums_by_id(ids: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Sum the values of equal ids, in the order in which they occur.
 

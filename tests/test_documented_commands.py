@@ -38,6 +38,11 @@ def _checked(given: tuple[str, ...]) -> str:
     words = list(given)
     if words[0] == "torchrun":
         words = ["python", *words[next(i for i, word in enumerate(words) if word.endswith(".py")) :]]
+    if words[0] == "sbatch":
+        words = ["python", *words[words.index("scripts/slurm.sh") + 1 :]]
+    if words[0] in ("docker", "sky", "wandb"):  # tests/scripts/test_cluster_files.py knows more of them
+        assert all((ROOT / word).exists() for word in words if word.endswith(".yaml"))
+        return words[0]
     if words[0] in ("pytest", "uvx", "uv", "ruff", "basedpyright", "bash", "pip"):
         paths = [word for word in words[1:] if word.endswith(".py") or word.startswith(("tests/", ".ci/"))]
         assert all((ROOT / path).exists() for path in paths)

@@ -7,14 +7,14 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import hydra
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -36,6 +36,17 @@ from utils.settings import (
     TextConfig,
 )
 from utils.settings_help import help_page
+from utils.sweep import (
+    Failure,
+    Failures,
+    JobFailedError,
+    check_launcher,
+    lost_job,
+    report,
+    stopped,
+    submitted,
+    take_rank,
+)
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "config"
 # each program's base configuration and settings class; other configurations list one of these in their defaults
@@ -53,17 +64,6 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"  # the variable with which Hydra shows tracebac
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-class JobFailedError(CompactHydraException):
-    """A job of a sweep failed, which has been printed already."""
-
-
-class _Failure(NamedTuple):
-    """How a job failed."""
-
-    message: str
-    status: int  # exit status: 2 for a `UserError`, else 1
-
-
 def hydra_main(
     config_name: str,
     schema: type[SettingsT],
@@ -75,7 +75,8 @@ def hydra_main(
     A `UserError`, or a refusal of Hydra, ends the program with its message and status 2. If a job of a sweep fails, the
     other jobs still run; at the end the failed ones are listed, and the status is 2, or 1 if a job failed with anything
     but a `UserError`. With several ranks a failed job ends the sweep, because the ranks may be at different places.
-    A job that was asked to stop ends the sweep with status `STOPPED`.
+    A job that was asked to stop ends the sweep with status `STOPPED`. Jobs that submitit starts in processes of their
+    own (`utils.sweep`) end for themselves, whether they fail or are stopped.
     `expand` may replace arguments of the command line, before anything else looks at them.
     `--help` prints a description of the program (the docstring of the module that defines `run`) and all settings of
     `schema`.
@@ -85,20 +86,21 @@ def hydra_main(
             description = sys.modules[run.__module__].__doc__ or ""
             print(help_page(description, schema, CONFIG_DIR, config_name, program_config(config_name)))
             return
-        failures: dict[str, _Failure] = {}
-        stopped = False
+        failures, was_stopped = Failures(), False
 
         def job(config: DictConfig) -> None:
+            take_rank()
             _run_job(lambda: run(validate(schema, plain(config))), failures)
 
         try:
             sys.argv[1:] = expand(sys.argv[1:])
+            check_launcher(sys.argv[1:])
             check_overrides(sys.argv[1:], CONFIG_DIR)
             sys.argv[1:] = [_lenient(argument) for argument in sys.argv[1:]]
             with _hydra_raises():
                 hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
-        except JobFailedError:
-            pass  # it has printed its message, and is listed below
+        except JobFailedError as error:
+            failures.collect(error)  # it has printed its message, and is listed below
         except UserError as error:
             fail(error)
         except (HydraException, OmegaConfBaseException) as error:
@@ -106,17 +108,21 @@ def hydra_main(
                 raise
             fail(composition_error(error))
         except SystemExit as ended:
-            stopped = ended.code == STOPPED
-            if not failures:
+            was_stopped = ended.code == STOPPED
+            if not failures.by_name:
                 raise
-        if failures:
-            jobs = [f"  {name}: {failure.message.strip()}" for name, failure in failures.items() if name]
-            if jobs:
-                print("\n".join([f"failed jobs of the sweep: {len(jobs)}", *jobs]), file=sys.stderr, flush=True)
-            sys.exit(STOPPED if stopped else min(failure.status for failure in failures.values()))
+        except Exception as error:
+            lost = lost_job(error)
+            if lost is None:
+                raise
+            failures.by_name["a job of the sweep"] = lost
+        if failures.by_name:
+            report(failures.by_name)
+            statuses = [failure.status for failure in failures.by_name.values()]
+            sys.exit(STOPPED if was_stopped else min(statuses))
 
 
-def _run_job(run: Callable[[], object], failures: dict[str, _Failure]) -> None:
+def _run_job(run: Callable[[], object], failures: Failures) -> None:
     """Run one Hydra job, and note in `failures` how it failed, by the name of the job (empty without a sweep).
 
     Raises:
@@ -135,31 +141,35 @@ def _run_job(run: Callable[[], object], failures: dict[str, _Failure]) -> None:
         launched_ranks().say(note)
     if failure is None:
         return
-    failures[name] = failure
+    failures.add(name, failure, launched_ranks().is_main)
     print(failure.message, file=sys.stderr, flush=True)
-    if not name or launched_ranks().world_size > 1:
+    if not name or (launched_ranks().world_size > 1 and not submitted()):
         sys.exit(failure.status)
     # raised here, where no traceback keeps the model of the failed job in memory for the rest of the sweep
-    raise JobFailedError
+    raise JobFailedError(str(hydra_config.sweep.dir))
 
 
-def _failure_of(run: Callable[[], object], in_sweep: bool) -> _Failure | None:
+def _failure_of(run: Callable[[], object], in_sweep: bool) -> Failure | None:
     """Run `run`: how it failed, or None. Outside a sweep, exceptions other than those of the user pass."""
     try:
         run()
     except UserError as error:
-        return _Failure(error_message(error), 2)
+        return Failure(error_message(error), 2)
+    except SystemExit as ended:
+        if not submitted():
+            raise
+        return stopped(ended)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
             full = UserError(
                 f"nothing can be written: {error}. Free some space, or make it writable, and start again "
                 "(training goes on with load_checkpoint=latest)."
             )
-            return _Failure(error_message(full), 2)
+            return Failure(error_message(full), 2)
         if not in_sweep:
             raise
         traceback.print_exc()
-        return _Failure(f"{type(error).__name__}: {error}", 1)
+        return Failure(f"{type(error).__name__}: {error}", 1)
     return None
 
 

@@ -15,7 +15,8 @@ from dataset.build_arc_dataset import Config, build
 from dataset.shards import BLANK_IDENTIFIER, PuzzleDatasetMetadata, load_metadata, load_shard
 from dataset.tasks.arc.augmentation import Augmentation, parse_puzzle_name, puzzle_name
 from dataset.tasks.arc.field import encode
-from evaluators.arc import ARC, NO_ATTEMPT, add_exactly
+from evaluators.arc import ARC, NO_ATTEMPT
+from evaluators.votes import add_exactly
 from tests.paths import SHARED
 from utils.errors import UserError
 
@@ -357,6 +358,19 @@ def test_memory_grows_with_distinct_predictions_only(one_task: str) -> None:
     (candidate,) = candidates.values()
     assert candidate.votes == 500
     assert len(candidate.confidence) < 8
+
+
+def test_an_evaluation_in_two_parts_is_one(one_task: str, tmp_path: Path) -> None:
+    votes = [vote(1, WRONG, -1.0), vote(1, RIGHT, 2.0), vote(1, WRONG, 0.5), vote(1, RIGHT, 0.5), vote(1, RIGHT, -3.0)]
+    whole = ARC(one_task, METADATA)
+    feed(whole, stack(votes), 1)
+    first, second = ARC(one_task, METADATA), ARC(one_task, METADATA)
+    feed(first, stack(votes[:3]), 1)
+    second.load_state(first.state())
+    for one in votes[3:]:
+        update(second, stack([one]))
+    assert (second._votes, second._calls, second._unasked) == (whole._votes, whole._calls, whole._unasked)
+    assert second.result(None, 0, 1) == whole.result(None, 0, 1)
 
 
 def test_a_diverged_model_is_scored_without_confidence(one_task: str, tmp_path: Path) -> None:

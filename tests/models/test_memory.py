@@ -88,6 +88,18 @@ def test_nothing_is_said_without_a_gpu():
     assert not said
 
 
+def test_several_processes_say_what_a_large_puzzle_table_costs():
+    said: list[str] = []
+    config, sizes, cpu = config_of("experiment=arc1"), Sizes(), choose_machine("cpu", "float32")
+    say_memory(config, sizes, 876_406, 8, cpu, False, said.append)
+    assert said == [
+        "puzzle table: 876,406 rows, 1.8 GB in each process; a step exchanges the gradients of the batch, 1.6 MB"
+    ]
+    say_memory(config, sizes, 876_406, 1, cpu, False, said.append)
+    say_memory(config, sizes, 1_000, 8, cpu, False, said.append)
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize(("free", "begins"), [(10**12, "memory: about"), (1, "warning: a training step needs about")])
 def test_a_gpu_is_asked_what_is_free(free: int, begins: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))

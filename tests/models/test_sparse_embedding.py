@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from models.sparse_embedding import SparsePuzzleEmbedding, SparseSignSGD, sums_by_id
+from models.sparse_embedding import SparsePuzzleEmbedding, SparseSignSGD, sums_by_id, table_traffic
 from tests.ranks import on_two_ranks
 
 PUZZLES, WIDTH, LR, DECAY = 9, 4, 0.125, 0.25
@@ -185,3 +185,22 @@ def test_two_processes_equal_one(tmp_path: Path):
     tables = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert torch.equal(*tables)
     torch.testing.assert_close(tables[0], dense_update(some_table(), *some_batch()))
+
+
+@pytest.mark.parametrize("puzzles", [PUZZLES, 100_000])
+def test_the_traffic_of_a_step_is_that_of_the_batch(monkeypatch: pytest.MonkeyPatch, puzzles: int):
+    """Two ranks exchange the rows of the batch, whatever the size of the table."""
+    received: list[int] = []
+
+    def gather(whole: Tensor, mine: Tensor) -> None:
+        whole.copy_(torch.cat([mine, mine]))
+        received.append(whole.nbytes)
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_into_tensor", gather)
+    embedding = SparsePuzzleEmbedding(puzzles, WIDTH, torch.float32)
+    ids, gradients = some_batch()
+    backward(embedding, ids.int(), gradients)
+    SparseSignSGD([embedding]).step()
+    assert sum(received) == table_traffic(2 * len(ids), WIDTH)
