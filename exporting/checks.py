@@ -82,7 +82,7 @@ def sample_puzzles(reasoner: Reasoner, count: int) -> tuple[np.ndarray, str]:
         rows = [task.encode(text) for text in texts[:count]]
     source = f"{len(rows)} of {path.name}" if rows else ""
     try:
-        made = [task.generate(rng) for _ in range(count - len(rows))]
+        made = [task.random_question(rng) for _ in range(count - len(rows))]
     except UserError:
         made = list(rng.integers(1, task.vocab_size, (count - len(rows), task.seq_len)))
         return np.stack([*rows, *made]).astype(np.int64), "random tokens"
