@@ -12,6 +12,8 @@ from wandb.proto import wandb_internal_pb2
 from tests.runs import command, start_process, tiny, write_sudoku
 
 BLOCK, HEADER = 32768, 7
+# of a run that solves nothing, so there is no solved example
+MEDIA = ["media/accuracy_by_step", "media/calibration", "media/failed", "media/halting", "media/trace"]
 
 
 def chunks(path: Path) -> Iterator[bytes]:
@@ -43,6 +45,17 @@ def records(folder: Path) -> dict[str, list[Any]]:
     return found
 
 
+def media_of(found: dict[str, list[Any]]) -> dict[int, list[str]]:
+    """Step -> the names of the media that were logged at it, each as often as it was."""
+    logged: dict[int, list[str]] = {}
+    for history in found["history"]:
+        names = [(item.key or "/".join(item.nested_key), json.loads(item.value_json)) for item in history.item]
+        kinds = sorted(name for name, value in names if isinstance(value, dict) and "_type" in value)
+        if kinds:
+            logged.setdefault(history.step.num, []).extend(kinds)
+    return logged
+
+
 @pytest.mark.thorough
 def test_offline_run_and_resume(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=12, tests=5)
@@ -65,6 +78,12 @@ def test_offline_run_and_resume(tmp_path: Path):
     assert {"perf/examples_per_second", "perf/step_ms"} <= logged
     steps = [history.step.num for history in found["history"]]
     assert steps == list(range(1, 10))
+
+    # the media of each evaluation are there once, and their files too
+    assert media_of(found) == dict.fromkeys((2, 4, 6, 8, 9), MEDIA)
+    for folder_of_run in folder.glob("wandb/offline-run-*"):
+        for file in ("table/media/calibration_*", "html/media/trace_*", "images/media/failed_*"):
+            assert list(folder_of_run.glob(f"files/media/{file}")), file
 
 
 @pytest.mark.thorough

@@ -1,7 +1,6 @@
 """The pages in a browser: what they show is what the files hold, and no request leaves them."""
 
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +54,18 @@ def shown(view: Any, pane: str = "A") -> list[int]:
 def marked(view: Any, kind: str, pane: str = "A") -> list[bool]:
     script = f"cells => cells.map(c => c.classList.contains('{kind}'))"
     return view.eval_on_selector_all(f'[data-pane="{pane}"] .cell', script)
+
+
+def processor_seconds(browser: Any, path: Path) -> float:
+    """Time of the processor that a page takes until it is ready, which does not depend on what else runs."""
+    view = browser.new_page(viewport={"width": 1300, "height": 900})
+    session = view.context.new_cdp_session(view)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    view.goto(path.as_uri())
+    view.wait_for_selector("html[data-ready]")
+    values = {item["name"]: item["value"] for item in session.send("Performance.getMetrics")["metrics"]}
+    assert values["TaskDuration"] > 0
+    return values["TaskDuration"]
 
 
 def nine_by_nine(count: int, steps: int) -> Trace:
@@ -124,7 +135,7 @@ def test_the_viewer_in_a_browser(tmp_path: Path, browser: Any):
     view.keyboard.press("End")
     view.locator("#first").click()
     view.locator("#play").click()
-    view.wait_for_function("document.getElementById('play').textContent === 'Play'", timeout=20_000)
+    view.wait_for_function("document.getElementById('play').textContent === 'Play'", timeout=60_000)
     assert view.locator("#step").input_value() == "6"
     assert shown(view) == file["answers"][4, 5].tolist()
     assert problems == []
@@ -138,14 +149,7 @@ def test_the_viewer_in_a_browser(tmp_path: Path, browser: Any):
     large = tmp_path / "large.html"
     write_page(large, [nine_by_nine(200, 16)])
     assert large.stat().st_size < LARGEST_PAGE
-    seconds: list[float] = []
-    for _ in range(5):
-        started = time.perf_counter()
-        opened(browser, large)
-        seconds.append(time.perf_counter() - started)
-        if seconds[-1] < USABLE_SECONDS:
-            break
-    assert min(seconds) < USABLE_SECONDS, seconds
+    assert processor_seconds(browser, large) < USABLE_SECONDS
 
     # the report
     runs = [read_run(write_run(tmp_path / f"seed{seed}", seed=seed, result=RESULT)) for seed in (0, 1)]
