@@ -15,7 +15,7 @@ PUBLISHED = SHARED / "oracles" / "published_checkpoint"
 
 @pytest.mark.thorough
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published checkpoint is not here")
-@pytest.mark.parametrize("processes", [0, 2])
+@pytest.mark.parametrize("processes", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_published_checkpoint(tmp_path: Path, processes: int):
     args = [f"load_checkpoint={PUBLISHED / 'step_450'}", f"data_paths=[{PUBLISHED / 'data'}]", "device=cpu"]
     output = start("evaluate.py", [*args, "global_batch_size=129", "save_path=out"], tmp_path, processes)
