@@ -8,7 +8,6 @@ The architecture comes from the all_config.yaml beside the checkpoint. Prints a 
 Settings: docs/configuration.md, or --help.
 """
 
-import itertools
 import json
 import time
 from dataclasses import asdict
@@ -30,6 +29,8 @@ from utils.files import writing_to
 from utils.hydra import hydra_main
 from utils.machine import choose_machine
 from utils.settings import CheckpointConfig, EvaluateConfig, EvaluatorConfig, PretrainConfig
+
+BLANK = ", blank puzzle id"  # behind the name of a set that was evaluated without puzzle ids
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
@@ -64,25 +65,35 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         batch_size = config.global_batch_size or choose_batch_size(head.model, device) * ranks.world_size
         say(f"checkpoint: {checkpoint.path}\n{machine}; {batch_size} examples at once\n{acceleration}")
         started = time.perf_counter()
-        results = evaluate_split(
-            head,
-            split,
-            evaluators,
-            device=device,
-            ranks=ranks,
-            global_batch_size=batch_size,
-            max_examples=config.eval_max_examples,
-            seed=config.seed,
-            halting=HaltRule(config.halt_threshold, config.halt_unchanged) if config.early_halting else None,
-            max_steps=max_steps,
-            fixed_sizes=head.model.compiled,
-            save_outputs=config.eval_save_outputs,
-            save_path=save_path,
-        )
+
+        def evaluated(folder: Path, blank_ids: bool = False) -> dict[str, EvaluationResult]:
+            return evaluate_split(
+                head,
+                split,
+                evaluators,
+                device=device,
+                ranks=ranks,
+                global_batch_size=batch_size,
+                max_examples=config.eval_max_examples,
+                seed=config.seed,
+                halting=HaltRule(config.halt_threshold, config.halt_unchanged) if config.early_halting else None,
+                max_steps=max_steps,
+                fixed_sizes=head.model.compiled,
+                save_outputs=config.eval_save_outputs,
+                save_path=folder,
+                blank_ids=blank_ids,
+            )
+
+        results = evaluated(save_path)
+        if config.blank_puzzle_id:
+            blank = evaluated(save_path / "blank_puzzle_id", blank_ids=True)
+            results |= {f"{name}{BLANK}": result for name, result in blank.items()}
         seconds = time.perf_counter() - started
         if ranks.is_main:
             for name, result in results.items():
                 print(format_result(name, result))
+            if config.blank_puzzle_id:
+                print(format_ids(results, checkpoint.puzzle_rows))
             examples = sum(result.examples for result in results.values())
             print(f"\ntime: {seconds:.2f} s, {examples / seconds:.1f} examples/s")
             content = {
@@ -137,7 +148,7 @@ def choose_folder(config: CheckpointConfig, checkpoint: Path) -> Path:
     if config.save_path is not None:
         return Path(config.save_path)
     name = f"{checkpoint.resolve().parent.name}-{checkpoint.name}"
-    folders = (Path("evaluations") / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    folders = (Path("evaluations") / (name if number == 1 else f"{name}-{number}") for number in range(1, 10**9))
     return next(folder for folder in folders if not (folder / "results.json").exists())
 
 
@@ -160,6 +171,18 @@ def check_identifiers(split: PuzzleSplit, checkpoint: Checkpoint, by_name: bool)
     if rows > 1 and not by_name:
         for source in split.sources:
             check_same_puzzles(checkpoint.folder, source.root)
+
+
+def format_ids(results: dict[str, EvaluationResult], rows: int | None) -> str:
+    """What the puzzle ids are worth to the model, as text; `rows`: those of its puzzle embedding, if it has one."""
+    if rows is None or rows == 1:
+        return "\npuzzle ids: this model has none, so the blank id makes no difference"
+    lines = [f"\n  {'with and without puzzle ids':<40}{'known id':>10}{'blank id':>10}"]
+    for name in [name for name in results if f"{name}{BLANK}" in results]:
+        own, blank = ({**part.metrics, **part.task_metrics} for part in (results[name], results[f"{name}{BLANK}"]))
+        shown = [key for key in own if "loss" not in key and key in blank]
+        lines += [f"  {f'{name} {key}':<40}{own[key]:>10.4f}{blank[key]:>10.4f}" for key in shown]
+    return "\n".join(lines)
 
 
 def format_result(name: str, result: EvaluationResult) -> str:

@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -138,6 +138,7 @@ def evaluate_split(
     save_outputs: Sequence[str] = (),
     save_path: Path | None = None,
     made: dict[Path, list[Evaluator]] | None = None,
+    blank_ids: bool = False,
 ) -> dict[str, EvaluationResult]:
     """Evaluate every set of `split`.
 
@@ -154,6 +155,7 @@ def evaluate_split(
         save_outputs: names of batch and model tensors to save under `save_path`.
         save_path: folder for these and for the files of evaluators.
         made: evaluators to reuse from earlier calls, since some accumulate over evaluations; new ones are added.
+        blank_ids: give the model the blank puzzle id for every example, as for puzzles that it does not know.
 
     Returns:
         Set name (with several data sets, `folder/set`) -> result, on every rank; task metrics on rank 0.
@@ -163,6 +165,8 @@ def evaluate_split(
     for source, label in zip(split.sources, _labels([source.root for source in split.sources]), strict=True):
         if source.root not in made:
             made[source.root] = make_evaluators(evaluators, source.root, source.metadata)
+        if blank_ids:
+            source = replace(source, table_ids=np.zeros_like(source.table_ids))
         for shard in source.shards:
             batches = EvalBatches(source, shard, global_batch_size, ranks.rank, ranks.world_size, max_examples, seed)
             name = f"{label}/{shard.name}" if label else shard.name

@@ -1,7 +1,7 @@
 """3-colouring: give each node of a graph one of three colours, so that no edge joins two of one colour.
 
-The board is the adjacency matrix of a graph of ten nodes, with the colours on its diagonal. There are many right answers:
-colours may be renamed, and most graphs have colourings that differ in more than that.
+The board is the adjacency matrix of a graph of ten nodes, with the colours on its diagonal. There are many right
+answers: colours may be renamed, and most graphs have colourings that differ in more than that.
 """
 
 import numpy as np

@@ -94,7 +94,8 @@ def check_description(task: type[Task], where: str) -> None:
     if any(" " in symbol or "\n" in symbol for symbol in symbols if len(symbol) > 1):
         raise UserError(f"{where}: symbols: words must not hold spaces, which stand between words.")
     shape = task.shape
-    if shape is not None and (len(shape) != 2 or not all(isinstance(side, int) and side > 0 for side in shape)):
+    sides = list(shape) if isinstance(shape, tuple | list) else []
+    if shape is not None and (len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides)):
         raise UserError(f"{where}: shape {shape!r}: expected are rows and columns, such as (9, 9) or (1, 128).")
 
 
@@ -103,7 +104,7 @@ def _lines(error: BaseException, path: Path) -> list[int]:
     found: list[int] = []
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
+        if Path(trace.tb_frame.f_code.co_filename).absolute() == path.absolute():
             found.append(trace.tb_lineno)
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.lineno is not None:
