@@ -57,13 +57,17 @@ def draw_examples(task: Task, count: int, seed: int) -> Examples:
     Raises:
         UserError: the task has none, or one is none of the task.
     """
-    rngs = dict(zip(("test", "train"), np.random.default_rng(seed).spawn(2), strict=True))
+    test_rng, train_rng = np.random.default_rng(seed).spawn(2)
     given: list[tuple[Given, Given]] = []
     tokens: dict[str, list[Example]] = {"train": [], "test": []}
     begun = time.perf_counter()
-    for split, levels in (("train", task.difficulties), ("test", task.test_difficulties or task.difficulties)):
-        read = task.examples("train" if split == "train" else "test")
-        stream = iter(read) if read is not None else _generated(task, levels, rngs[split])
+    splits: tuple[tuple[Literal["train", "test"], Sequence[int], np.random.Generator], ...] = (
+        ("train", task.difficulties, train_rng),
+        ("test", task.test_difficulties or task.difficulties, test_rng),
+    )
+    for split, levels, rng in splits:
+        read = task.examples(split)
+        stream = iter(read) if read is not None else _generated(task, levels, rng)
         for pair in islice(stream, count):
             try:
                 tokens[split].append(task.example(*pair))
@@ -142,7 +146,7 @@ def round_trips(task: Task, examples: Examples, rng: np.random.Generator) -> Ite
 
 def _in_place(label: np.ndarray) -> bool:
     """Whether a label asks for most of the cells, so that the answer is written as a whole board."""
-    return 2 * np.count_nonzero(label) > len(label)
+    return bool(2 * np.count_nonzero(label) > len(label))
 
 
 def labels(task: Task, examples: Examples, rng: np.random.Generator) -> Iterator[Finding]:
@@ -265,7 +269,7 @@ def repeats(task: Task, examples: Examples, rng: np.random.Generator) -> Iterato
     if not examples.given or task.examples("train") is not None:
         return
     twice = [task.random_example(np.random.default_rng(7)) for _ in range(2)]
-    if not np.array_equal(*(question for question, _ in twice)):
+    if not np.array_equal(twice[0][0], twice[1][0]):
         yield Finding(
             "repeats", "fault", "generate gives different puzzles for the same random numbers: it uses others"
         )
@@ -273,13 +277,13 @@ def repeats(task: Task, examples: Examples, rng: np.random.Generator) -> Iterato
 
 def balance(task: Task, examples: Examples, rng: np.random.Generator) -> Iterator[Finding]:
     """How far one gets without looking at the question."""
-    token, exact, constant = majority_guess(examples.train, examples.test)
+    token, exact, constant = majority_guess(task, examples.train, examples.test)
     tokens = Counter(np.concatenate([label[label > 0] for _, label in examples.all]).tolist())
     most, count = tokens.most_common(1)[0]
     symbol = task.look().character(most)
     detail = (
         f"the most frequent token in each place is right in {token:.0%} of the places and {exact:.1%} of the puzzles; "
-        f"the most frequent label is that of {constant:.1%}; of all tokens asked for, {count / tokens.total():.0%} are "
+        f"the most frequent answer is that of {constant:.1%}; {count / tokens.total():.0%} of all tokens asked for are "
         f"{shown(symbol)}"
     )
     yield Finding("balance", "fault" if max(exact, constant) > _MOST_CONSTANT else "ok", detail)
@@ -289,14 +293,20 @@ def balance(task: Task, examples: Examples, rng: np.random.Generator) -> Iterato
         yield Finding("balance", kind, f"{copied:.1%} of the labels are the question itself")
 
 
-def majority_guess(train: Sequence[Example], test: Sequence[Example]) -> tuple[float, float, float]:
-    """(accuracy, exact accuracy) on `test` of the token that is most frequent in each place of the labels of `train`,
-    and the share of the most frequent label of `test`.
+def majority_guess(task: Task, train: Sequence[Example], test: Sequence[Example]) -> tuple[float, float, float]:
+    """What is right on `test` without a look at the questions.
+
+    Returns:
+        The accuracy and the exact accuracy of the token that is most frequent in each place of the labels of `train`,
+        and the share of `test` with the written answer that is most frequent in `train`.
     """
     stacked = np.stack([label for _, label in train])
     guess = np.array([np.bincount(place[place > 0], minlength=1).argmax() for place in stacked.T])
     right = [(guess[label > 0] == label[label > 0]) for _, label in test]
-    constant = Counter(label.tobytes() for _, label in test).most_common(1)[0][1] / len(test)
+    written = {
+        name: [str(task.decode(label, q)) for q, label in part] for name, part in (("train", train), ("test", test))
+    }
+    constant = written["test"].count(Counter(written["train"]).most_common(1)[0][0]) / len(test)
     return float(np.concatenate(right).mean()), float(np.mean([bool(row.all()) for row in right])), constant
 
 

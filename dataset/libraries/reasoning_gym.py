@@ -133,7 +133,13 @@ class ReasoningGym(TextTask):
 
 @cache
 def _data_set(generator: str) -> Any:
-    return _package().create_dataset(generator, size=_ENTRIES, seed=0)
+    try:
+        return _package().create_dataset(generator, size=_ENTRIES, seed=0)
+    except Exception as error:  # whatever the settings of the generator ask for
+        raise UserError(
+            f"task=reasoning_gym:{generator}: it does not work with its default settings "
+            f"({type(error).__name__}: {error}). Choose another generator."
+        ) from error
 
 
 def _entry(generator: str, number: int) -> dict[str, Any]:

@@ -103,9 +103,9 @@ def test_the_examples_of_a_data_set_are_checked(tmp_path: Path):
 
 
 def test_the_majority_guess_is_the_most_frequent_token_of_each_place():
-    train = [(np.zeros(3), np.array(label)) for label in ([1, 2, 0], [1, 3, 2], [2, 3, 2])]
+    train = [(np.zeros(3), np.array(label)) for label in ([1, 2, 0], [1, 3, 2], [2, 3, 2], [1, 3, 2])]
     test = [(np.zeros(3), np.array(label)) for label in ([1, 3, 2], [1, 0, 2], [2, 2, 2], [1, 3, 2])]
-    accuracy, exact, constant = majority_guess(train, test)
+    accuracy, exact, constant = majority_guess(Task(3, 4), train, test)
     assert accuracy == pytest.approx(9 / 11)
     assert (exact, constant) == (0.75, 0.5)
 
