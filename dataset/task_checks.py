@@ -303,10 +303,8 @@ def majority_guess(task: Task, train: Sequence[Example], test: Sequence[Example]
     stacked = np.stack([label for _, label in train])
     guess = np.array([np.bincount(place[place > 0], minlength=1).argmax() for place in stacked.T])
     right = [(guess[label > 0] == label[label > 0]) for _, label in test]
-    written = {
-        name: [str(task.decode(label, q)) for q, label in part] for name, part in (("train", train), ("test", test))
-    }
-    constant = written["test"].count(Counter(written["train"]).most_common(1)[0][0]) / len(test)
+    trained, tested = ([str(task.decode(label, question)) for question, label in part] for part in (train, test))
+    constant = tested.count(Counter(trained).most_common(1)[0][0]) / len(test)
     return float(np.concatenate(right).mean()), float(np.mean([bool(row.all()) for row in right])), constant
 
 
