@@ -18,6 +18,7 @@ from tests.dataset.tasks import planted
 from tests.runs import ROOT
 from utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("nothing_is_given")
 FAULTS: dict[type[Task], tuple[str, str]] = {
     planted.WrongLabel: ("labels", r"the label of '[a-f]{12}' with the answer '[a-f]{12}' is wrong: place \d is wrong"),
     planted.BrokenSymmetry: (
@@ -90,6 +91,13 @@ def test_the_example_tasks_are_clean(tmp_path: Path, name: str, capsys: pytest.C
     assert "no fault was found" in capsys.readouterr().out
     pixels = matplotlib.image.imread(picture)
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 3
+
+
+def test_the_task_of_the_documentation_is_clean(tmp_path: Path):
+    text = (ROOT / "docs" / "your_own_task.md").read_text()
+    (tmp_path / "sorting.py").write_text(text.split("```python\n")[1].split("```")[0])
+    kind = choose_task(str(tmp_path / "sorting.py"))
+    assert faults(findings(kind, 20)) == {}
 
 
 def test_the_examples_of_a_data_set_are_checked(tmp_path: Path):

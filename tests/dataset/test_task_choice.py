@@ -1,7 +1,6 @@
 """A task of one's own: named by its file on the command line, built, trained on, and never run for a checkpoint."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +35,8 @@ class Own(Task):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_is_given: None) -> None:
     monkeypatch.chdir(tmp_path)
-    before = dict(given_tasks())
-    given_tasks().clear()
-    yield
-    given_tasks().clear()
-    given_tasks().update(before)
 
 
 def write(text: str, name: str = "own.py") -> str:
