@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from dataset.shards import load_metadata, load_shard
+from dataset.tasks.puzzle import Verdict
 from dataset.tasks.symmetric import Example, broken_symmetries, same_answer, transformed, tries_all
 from dataset.tasks.task import DoesNotFit, Given, Task
 from utils.errors import UserError
@@ -158,6 +159,9 @@ def labels(task: Task, examples: Examples, rng: np.random.Generator) -> Iterator
         before = question.copy(), answer.copy()
         for given, name in ((label, "the label"), (answer, "the label, and noise where nothing is asked for,")):
             verdict = task.verify(question, given, label)
+            if not isinstance(verdict, Verdict):
+                yield Finding("labels", "fault", f"verify returns {verdict!r}, not a Verdict")
+                return
             if verdict.status != "solved":
                 yield Finding("labels", "fault", f"verify: {name} of {shown_as} is {verdict.status}: {verdict.reason}")
                 return

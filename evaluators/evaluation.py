@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dataset.puzzle_dataset import Batch, EvalBatches, PuzzleSplit, Source
 from dataset.shards import PuzzleDatasetMetadata
 from dataset.tasks import load_task, task_of
-from dataset.tasks.given import library_task
+from dataset.tasks.given import given_tasks, library_task
 from dataset.tasks.task import Task
 from evaluators.answers import MODEL_INPUTS, PREDICTIONS, HaltRule, answer_batches, fixed_size
 from evaluators.picture import save_png
@@ -81,7 +81,7 @@ def make_evaluators(configs: Sequence[EvaluatorConfig], root: Path, metadata: Pu
     for config in configs:
         module, _, title = config.name.partition("@")
         options = config.model_extra or {}
-        if title and (library_task(module) or not _is_module(module)):
+        if title and (module in given_tasks() or library_task(module) or not _is_module(module)):
             task = load_task(module, f"evaluators: {config.name}: no module evaluators.{module}, so it must be a task;")
             made.append(_rules(task, title, options, root, metadata))
             continue

@@ -13,7 +13,7 @@ _DPI = 128  # a power of two, so that the size in inches, which matplotlib asks 
 _LARGEST, _SMALLEST = 36, 10  # pixels of a cell
 _BOARD = 300  # pixels of the longer side of a board, if its cells allow it
 _GAP = 24
-_WIDE = 1200  # a pair of boards that is wider stands alone in its row
+_WIDE = 1300  # a pair of boards that is wider stands alone in its row
 _READABLE = 11  # a cell of fewer pixels has no text
 
 

@@ -35,6 +35,7 @@ FAULTS: dict[type[Task], tuple[str, str]] = {
     planted.Repeats: ("repeats", r"4 of 40 training puzzles are different"),
     planted.OtherRandomness: ("repeats", r"different puzzles for"),
     planted.ConstantAnswer: ("balance", r"right in \d+% of the places and \d\d\.\d% of the puzzles"),
+    planted.Bool: ("labels", "verify returns True, not a Verdict"),
     planted.Crash: ("broken answers", r"stopped with an error: IndexError: no such place"),
 }
 

@@ -91,6 +91,11 @@ def test_a_file_is_run_only_when_it_is_given():
         (OWN.replace('    name = "own"\n', ""), "Own needs `name`"),
         (OWN.replace('"own"', '"own task"'), "name 'own task': letters, digits and _ are allowed"),
         (OWN.replace('"Own"', '"a/b"'), "title 'a/b'"),
+        (OWN + "\n    def generate(self, rng): ...\n", r"must be defined as generate\(self, rng, difficulty\)"),
+        (
+            OWN + "\n    def verify(self, q, a): ...\n",
+            r"must be defined as verify\(self, question, answer, label=None\)",
+        ),
         (OWN.replace('"ab"', '"aa"'), "symbols: 'a' is there twice"),
         (OWN.replace('"ab"', '("a b", "c")'), "words must not hold spaces"),
         (OWN.replace('"ab"', "[str(i) for i in range(256)]"), "there are 256. At most 255"),

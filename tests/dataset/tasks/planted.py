@@ -135,6 +135,14 @@ class ConstantAnswer(Rotation):
         return Verdict("solved" if right else "wrong", "compared")
 
 
+class Bool(Rotation):
+    """`verify` does not give the reason."""
+
+    def verify(self, question, answer, label=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See `Rotation.verify`."""
+        return super().verify(question, answer, label).status == "solved"
+
+
 class Crash(Rotation):
     """`verify` fails on some answers."""
 
