@@ -10,7 +10,7 @@ from dataset.tasks.look import Look, Status
 from dataset.tasks.task import Task
 
 _DPI = 128  # a power of two, so that the size in inches, which matplotlib asks for, is exact
-_LARGEST, _SMALLEST = 36, 10  # pixels of a cell
+_LARGEST, _SMALLEST = 36, 12  # pixels of a cell
 _BOARD = 300  # pixels of the longer side of a board, if its cells allow it
 _GAP = 24
 _WIDE = 1300  # a pair of boards that is wider stands alone in its row
