@@ -14,9 +14,10 @@ from dataclasses import asdict
 from dataset.task_choice import give_tasks
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
-from evaluators.evaluation import EvaluationResult, check_save_outputs, evaluate_split, format_result
+from evaluators.evaluation import EvaluationResult, check_save_outputs, evaluate_split
 from evaluators.inside import Inside
 from evaluators.opening import check_identifiers, choose_folder, identity, known_settings, open_data
+from evaluators.result_table import BLANK, format_ids, format_result
 from evaluators.unfinished import Unfinished
 from models.acceleration import accelerate
 from models.pretrained import load_model, open_checkpoint
@@ -61,28 +62,37 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
         inside = Inside(config, head, split, evaluators, max_steps)
         batch_size = config.global_batch_size or choose_batch_size(head.model, device) * ranks.world_size
         say(f"checkpoint: {checkpoint.path}\n{machine}; {batch_size} examples at once\n{acceleration}")
-        unfinished = Unfinished(save_path, identity(config, checkpoint, evaluators, batch_size), ranks)
         started = time.perf_counter()
-        results = evaluate_split(
-            head,
-            split,
-            evaluators,
-            device=device,
-            ranks=ranks,
-            global_batch_size=batch_size,
-            max_examples=config.eval_max_examples,
-            seed=config.seed,
-            halting=HaltRule(config.halt_threshold, config.halt_unchanged) if config.early_halting else None,
-            max_steps=max_steps,
-            fixed_sizes=head.model.compiled,
-            save_outputs=config.eval_save_outputs,
-            save_path=save_path,
-            unfinished=unfinished,
-        )
+        results: dict[str, EvaluationResult] = {}
+        folders = {"": save_path} | ({BLANK: save_path / "blank_puzzle_id"} if config.blank_puzzle_id else {})
+        unfinished = [
+            Unfinished(f, identity(config, checkpoint, evaluators, batch_size), ranks) for f in folders.values()
+        ]
+        for (ids, folder), part in zip(folders.items(), unfinished, strict=True):
+            found = evaluate_split(
+                head,
+                split,
+                evaluators,
+                device=device,
+                ranks=ranks,
+                global_batch_size=batch_size,
+                max_examples=config.eval_max_examples,
+                seed=config.seed,
+                halting=HaltRule(config.halt_threshold, config.halt_unchanged) if config.early_halting else None,
+                max_steps=max_steps,
+                fixed_sizes=head.model.compiled,
+                save_outputs=config.eval_save_outputs,
+                save_path=folder,
+                unfinished=part,
+                blank_ids=ids == BLANK,
+            )
+            results |= {f"{name}{ids}": result for name, result in found.items()}
         seconds = time.perf_counter() - started
         if ranks.is_main:
             for name, result in results.items():
                 print(format_result(name, result))
+            if config.blank_puzzle_id:
+                print(format_ids(results, checkpoint.puzzle_rows))
             examples = sum(result.examples for result in results.values())
             print(f"\ntime: {seconds:.2f} s, {examples / seconds:.1f} examples/s")
             content = {
@@ -95,7 +105,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
             slots = -(-batch_size // ranks.world_size) if head.model.compiled else None
             content |= inside.report(checkpoint.path, save_path, slots)
             write_json(save_path / "results.json", content)
-            unfinished.remove()
+            for part in unfinished:
+                part.remove()
             print(f"files: {save_path}")
     return results
 

@@ -30,6 +30,7 @@ from dataset.question_answer import check_at_least, notice, write_question_answe
 from dataset.shards import BLANK_IDENTIFIER, build_folder, write_identifiers
 from dataset.task_choice import choose_task, data_folder
 from dataset.tasks import load_task
+from dataset.tasks.puzzle import Verdict
 from dataset.tasks.symmetric import check_symmetries
 from dataset.tasks.task import DoesNotFit, Given, Task
 from utils.config import unknown_key, validate
@@ -173,6 +174,10 @@ def _refuse_wrong_label(task: Task, tokens: np.ndarray, label: np.ndarray) -> No
     if not label.any():
         raise UserError(f"the task {task.name}: the answer to {task.decode(tokens)!r} is empty, so there is no label.")
     verdict = task.verify(tokens, label, label)
+    if not isinstance(verdict, Verdict):
+        raise UserError(
+            f"the task {task.name}: `verify` returns {verdict!r}. It must return a Verdict, with the reason."
+        )
     if verdict.status != "solved":
         raise UserError(
             f"the task {task.name}: a label is not right by `verify`: {task.decode(tokens)!r} with the answer "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset.shards import FolderTaken
-from dataset.tasks import build_commands, task_names
+from dataset.tasks import build_commands, task_packages
 from utils.config import validate
 from utils.errors import UserError, did_you_mean
 from utils.settings import DataBuilderConfig
@@ -14,7 +14,7 @@ from utils.settings import DataBuilderConfig
 def builder_modules() -> list[str]:
     """The modules that build data sets: dataset.build_*, and dataset.tasks.TASK.build of every task."""
     commands = [f"dataset.{file.stem}" for file in sorted(Path(__file__).parent.glob("build_*.py"))]
-    tasks = [f"dataset.tasks.{name}.build" for name in task_names()]
+    tasks = [f"dataset.tasks.{name}.build" for name in task_packages()]
     return commands + [module for module in tasks if importlib.util.find_spec(module) is not None]
 
 

@@ -4,9 +4,9 @@
     python -m dataset.check_task futoshiki.py --data data/futoshiki      the examples of a data set
 
 It checks that questions and answers can be written and read back, that `verify` accepts every label and refuses broken
-answers, that right answers stay right under the symmetries, that no test puzzle is equivalent to a training puzzle, that
-puzzles do not repeat, and that no constant answer is right; and it says how difficult, how long and how costly examples
-are. A picture of ten examples is drawn. Exit status: 0 without a fault, 1 with one, 2 for wrong input.
+answers, that right answers stay right under the symmetries, that no test puzzle is equivalent to a training puzzle,
+that puzzles do not repeat, and that no constant answer is right; and it says how difficult, how long and how costly
+examples are. A picture of ten examples is drawn. Exit status: 0 without a fault, 1 with one, 2 for wrong input.
 """
 
 import sys

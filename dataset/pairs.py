@@ -1,8 +1,9 @@
 """Pairs of a question and an answer in files: JSONL, CSV or Parquet, on this machine or on the Hugging Face Hub.
 
-Every row has a column `question` and a column `answer`, of any other columns nothing is read. A folder, and a data set of
-the Hub, has files whose names begin with `train` and with `test` (or `validation`), such as `train.jsonl` or
-`data/train-00000-of-00001.parquet`. A single file is split: each tenth question, by a hash of its text, is for the test.
+Every row has a column `question` and a column `answer`, of any other columns nothing is read. A folder, and a data set
+of the Hub, has files whose names begin with `train` and with `test` (or `validation`), such as `train.jsonl` or
+`data/train-00000-of-00001.parquet`. A single file is split: one question in ten, by a hash of its text, is for the
+test.
 """
 
 import csv

@@ -23,8 +23,12 @@ _KEY = "task="
 _BUILDER = "dataset.build_task_dataset"
 
 
-def choose_task(spec: str) -> type[Task]:
+def choose_task(spec: str, key: str = "task") -> type[Task]:
     """The task that a person names; its file is run.
+
+    Args:
+        spec: a name, a file, or another source of examples.
+        key: the setting that has this value, for messages.
 
     Raises:
         UserError: there is no such task or file.
@@ -35,7 +39,7 @@ def choose_task(spec: str) -> type[Task]:
         from dataset.tasks.question_answer import task_from  # imported here, as all tasks are
 
         return give(task_from(spec))
-    return load_task(spec)
+    return load_task(spec, key)
 
 
 def data_folder(kind: type[Task]) -> str:

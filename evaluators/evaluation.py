@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dataset.puzzle_dataset import Batch, EvalBatches, PuzzleSplit, Source
 from dataset.shards import PuzzleDatasetMetadata
 from dataset.tasks import load_task, task_of
-from dataset.tasks.given import library_task
+from dataset.tasks.given import given_tasks, library_task
 from dataset.tasks.task import Task
 from evaluators.answers import (
     CALIBRATION,
@@ -77,19 +77,6 @@ class EvaluationResult:
     calibration_right: list[float] = field(default_factory=list)
 
 
-def format_result(name: str, result: EvaluationResult) -> str:
-    """The result of one set as text."""
-    known = f"{result.count} of them with labels" if result.count else "no labels, so nothing to compare answers with"
-    lines = [f"\n{name}: {result.examples} examples, {known}"]
-    lines += [f"  {key:<24}{value:>10.4f}" for key, value in {**result.metrics, **result.task_metrics}.items()]
-    if not result.count:
-        return "\n".join(lines)
-    lines.append("  after step    exact accuracy    accuracy")
-    pairs = zip(result.exact_accuracy_after_step, result.accuracy_after_step, strict=True)
-    lines += [f"  {step:>10}{exact:>18.4f}{tokens:>12.4f}" for step, (exact, tokens) in enumerate(pairs, start=1)]
-    return "\n".join(lines)
-
-
 def check_save_outputs(names: Sequence[str]) -> None:
     """Check the names in eval_save_outputs.
 
@@ -113,7 +100,7 @@ def make_evaluators(configs: Sequence[EvaluatorConfig], root: Path, metadata: Pu
     for config in configs:
         module, _, title = config.name.partition("@")
         options = config.model_extra or {}
-        if title and (library_task(module) or not _is_module(module)):
+        if title and (module in given_tasks() or library_task(module) or not _is_module(module)):
             task = load_task(module, f"evaluators: {config.name}: no module evaluators.{module}, so it must be a task;")
             made.append(_rules(task, title, options, root, metadata))
             continue
@@ -171,6 +158,7 @@ def evaluate_split(
     save_path: Path | None = None,
     made: dict[Path, list[Evaluator]] | None = None,
     unfinished: Unfinished | None = None,
+    blank_ids: bool = False,
 ) -> dict[str, EvaluationResult]:
     """Evaluate every set of `split`.
 
@@ -189,6 +177,7 @@ def evaluate_split(
         made: evaluators to reuse from earlier calls, since some accumulate over evaluations; new ones are added.
         unfinished: where to keep what there is so far, and to go on after an interruption; None: begin anew. Tensors
             to save, and evaluators that are not `Resumable`, make it begin anew.
+        blank_ids: give the model the blank puzzle id for every example, as for puzzles that it does not know.
 
     Returns:
         Set name (with several data sets, `folder/set`) -> result, on every rank; task metrics on rank 0.
@@ -198,6 +187,8 @@ def evaluate_split(
     for source, label in zip(split.sources, _labels([source.root for source in split.sources]), strict=True):
         if source.root not in made:
             made[source.root] = make_evaluators(evaluators, source.root, source.metadata)
+        if blank_ids:
+            source = replace(source, table_ids=np.zeros_like(source.table_ids))
         for shard in source.shards:
             batches = EvalBatches(source, shard, global_batch_size, ranks.rank, ranks.world_size, max_examples, seed)
             name = f"{label}/{shard.name}" if label else shard.name

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dataset.task_choice import choose_task
 from dataset.tasks import check_task_name, load_task, task_names
 from dataset.tasks.task import Task
 from evaluators.reasoner import Origin, Reasoner
@@ -40,12 +41,15 @@ def load(
         path_or_name: a run folder, a checkpoint step_<N> in one, a published checkpoint, a folder that
             `Reasoner.save` has written, or the name of a model in weights/, such as sudoku_search.
         device: where to compute; `auto` takes the first of cuda, mps and cpu that this machine has.
-        task, seq_len: the task and the tokens of a puzzle, for a checkpoint that does not say them.
+        task, seq_len: the task and the tokens of a puzzle, for a checkpoint that does not say them. The task of a model
+            for a task of your own is its file, which is run: no checkpoint can have that done.
         dtype: what to compute in; None: as the model was trained, where that is fast.
 
     Raises:
         UserError: there is no such model, a file is damaged, or the task is not known.
     """
+    if task is not None:
+        task = choose_task(task).name
     path = Path(path_or_name)
     if not path.exists() and (SHIPPED / str(path_or_name)).is_dir() and len(path.parts) == 1:
         path = SHIPPED / path

@@ -1,7 +1,4 @@
-"""Futoshiki: fill a 4x4 square so that every row and column has each digit once and all signs between cells hold.
-
-The board has rows and columns between those of the cells, for the signs: 7 x 7 tokens.
-"""
+"""Futoshiki: fill a 4x4 square so that every row and column has each digit once and all signs between cells hold."""
 
 from functools import cache
 from itertools import permutations
@@ -13,6 +10,7 @@ from dataset.tasks.symmetry import Symmetry, pair
 from dataset.tasks.task import Task
 
 SIDE = 4
+SHAPE = (2 * SIDE - 1, 2 * SIDE - 1)  # between the cells there is room for signs
 SYMBOLS = "1234. <>^v"  # `^` and `v` point to the smaller of two cells
 DIGITS, BLANK, SPACE, LESS, MORE, UP, DOWN = range(1, 5), 5, 6, 7, 8, 9, 10  # tokens: places in SYMBOLS, from 1 on
 
@@ -20,10 +18,11 @@ DIGITS, BLANK, SPACE, LESS, MORE, UP, DOWN = range(1, 5), 5, 6, 7, 8, 9, 10  # t
 @cache
 def latin_squares() -> np.ndarray:
     """All 576 squares with each digit once in each row and column: [squares, 4, 4]."""
-    lines = np.array(list(permutations(DIGITS)))
-    rows = np.stack(np.meshgrid(*[np.arange(len(lines))] * SIDE), -1).reshape(-1, SIDE)
-    squares = lines[rows]
-    return squares[(np.sort(squares, axis=1) == np.array(DIGITS)[:, None]).all(axis=(1, 2))]
+    lines = list(permutations(DIGITS))
+    squares = [[line] for line in lines]
+    for _ in range(SIDE - 1):
+        squares = [[*square, line] for square in squares for line in lines if (np.array(square) != line).all()]
+    return np.array(squares)
 
 
 def holds(board: np.ndarray, squares: np.ndarray) -> np.ndarray:
@@ -57,16 +56,16 @@ class Futoshiki(Task):
     name = "futoshiki"
     title = "Futoshiki"
     symbols = SYMBOLS
-    shape = (2 * SIDE - 1, 2 * SIDE - 1)
+    shape = SHAPE
     blank = "."
     difficulties = (11, 12, 13)
 
     def generate(self, rng: np.random.Generator, difficulty: int) -> tuple[np.ndarray, np.ndarray]:
         """A random square, with signs at random places until it is the only solution."""
-        answer = np.full(self.shape, SPACE)
+        answer = np.full(SHAPE, SPACE)
         square = answer[::2, ::2] = rng.choice(latin_squares())
         cells = 2 * np.stack(np.divmod(rng.permutation(SIDE * SIDE)[:difficulty], SIDE))
-        places = np.argwhere(np.indices(self.shape).sum(axis=0) % 2 == 1)  # between two cells
+        places = np.argwhere(np.indices(SHAPE).sum(axis=0) % 2 == 1)  # between two cells
         for row, column in rng.permutation(places):
             smaller_first = square[row // 2, column // 2] < square[(row + 1) // 2, (column + 1) // 2]
             answer[row, column] = ((MORE, LESS), (DOWN, UP))[row % 2][int(smaller_first)]
@@ -78,7 +77,7 @@ class Futoshiki(Task):
 
     def solve(self, question: np.ndarray) -> np.ndarray | None:
         """The first of all solutions."""
-        board = question.reshape(self.shape).copy()
+        board = question.reshape(SHAPE).copy()
         found = solutions(board)
         if not len(found):
             return None
@@ -87,7 +86,7 @@ class Futoshiki(Task):
 
     def verify(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None) -> Verdict:
         """Whether all that was given is kept, and every row, column and sign is right."""
-        asked, board = question.reshape(self.shape), answer.reshape(self.shape)
+        asked, board = question.reshape(SHAPE), answer.reshape(SHAPE)
         if ((asked != BLANK) & (board != asked)).any():
             return Verdict("wrong", "something that was given is changed")
         square = board[::2, ::2]
@@ -114,5 +113,6 @@ class Futoshiki(Task):
         def reversed_digits(board: np.ndarray) -> np.ndarray:
             return exchanged(board, (1, 4), (2, 3), (LESS, MORE), (UP, DOWN))
 
-        changes = (transposed, mirrored, upside_down, reversed_digits)
-        return [pair(change.__name__, change, change) for change in changes]
+        return [
+            pair(change.__name__, change, change) for change in (transposed, mirrored, upside_down, reversed_digits)
+        ]

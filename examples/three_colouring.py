@@ -1,7 +1,7 @@
 """3-colouring: give each node of a graph one of three colours, so that no edge joins two of one colour.
 
-The board is the adjacency matrix of a graph of ten nodes, with the colours on its diagonal. There are many right answers:
-colours may be renamed, and most graphs have colourings that differ in more than that.
+The board is the adjacency matrix of a graph of ten nodes, with the colours on its diagonal. There are many right
+answers: colours may be renamed, and most graphs have colourings that differ in more than that.
 """
 
 import numpy as np
@@ -50,7 +50,7 @@ class ThreeColouring(Task):
         if len(first) < difficulty:
             return self.generate(rng, difficulty)
         chosen = rng.permutation(len(first))[:difficulty]
-        question = np.full(self.shape, APART)
+        question = np.full((NODES, NODES), APART)
         question[first[chosen], second[chosen]] = question[second[chosen], first[chosen]] = JOINED
         np.fill_diagonal(question, OPEN)
         answer = self.solve(question)
@@ -59,7 +59,7 @@ class ThreeColouring(Task):
 
     def solve(self, question: np.ndarray) -> np.ndarray | None:
         """The first colouring, which is the label."""
-        board = question.reshape(self.shape).copy()
+        board = question.reshape(NODES, NODES).copy()
         colours = first_colouring(board == JOINED)
         if colours is None:
             return None
@@ -68,7 +68,7 @@ class ThreeColouring(Task):
 
     def verify(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None) -> Verdict:
         """Any colouring is right. What is answered beside the diagonal does not count."""
-        edges, colours = question.reshape(self.shape) == JOINED, np.diag(answer.reshape(self.shape))
+        edges, colours = question.reshape(NODES, NODES) == JOINED, np.diag(answer.reshape(NODES, NODES))
         if (colours < RED).any():
             return Verdict("wrong", f"{np.count_nonzero(colours < RED)} nodes have no colour")
         same = np.argwhere(np.triu(edges & (colours[:, None] == colours)))

@@ -64,7 +64,8 @@ def _checked(given: tuple[str, ...]) -> str:
             del rest[at : at + 2]
         if rest[:1] == ["-m"]:  # a sweep: the first of its values
             rest = [word.split(",")[0] if "[" not in word else word for word in rest[1:]]
-        compose(name, rest)
+        # the files of tasks are the reader's, and the settings that follow from one have a test of their own
+        compose(name, [word for word in rest if not word.startswith("task=")])
         return words[1]
     module, rest = (words[2], words[3:]) if words[1] == "-m" else (words[1].removesuffix(".py").replace("/", "."), [])
     if module == "tiny_recursive_model":
@@ -75,7 +76,7 @@ def _checked(given: tuple[str, ...]) -> str:
     rest = rest or words[2:]
     config = getattr(importlib.import_module(module), "Config", None)
     if config is not None:
-        tyro.cli(config, args=rest)
+        tyro.cli(config, args=[word for word in rest if word != "--help"])
     return module
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from dataset.tasks import check_task_name
+from dataset.task_choice import choose_task
 from dataset.tasks.puzzle import Question
 from dataset.tasks.task import Task
 from evaluators.answer import Answer
@@ -31,7 +31,7 @@ class Flags:
     puzzle: Annotated[str | None, tyro.conf.Positional] = None
     """A puzzle, a file, or - for standard input. By default a random one."""
     task: str = "sudoku"
-    """The kind of the random puzzle: sudoku, maze or arithmetic."""
+    """The kind of the random puzzle: sudoku, maze or arithmetic, or the file of a task of your own."""
     model: str | None = None
     """A run folder, a checkpoint, a saved model, or a name in weights/. By default the one of weights/ that fits."""
     steps: int | None = None
@@ -49,13 +49,13 @@ def main(arguments: list[str]) -> int:
     flags = tyro.cli(Flags, prog="python -m tiny_recursive_model demo", args=arguments)
     if not 0 <= flags.delay <= 10:
         raise UserError(f"--delay {flags.delay}: 0 to 10 seconds.")
-    check_task_name(flags.task, "--task")
+    task = choose_task(flags.task, "--task")
     given = [] if flags.puzzle is None else read_puzzles([flags.puzzle])
 
     def fits(model: Reasoner) -> None:
         if given:
             questions_of(given, model.task)
-        elif model.task.name != flags.task:
+        elif model.task.name != task.name:
             raise UserError(f"{model.origin.path.parent.name} is a model for {model.task.name}.")
 
     what = given[0].where if given else f"--task {flags.task}"

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
+from dataset.task_choice import choose_task
 from dataset.tasks.puzzle import Question
 from evaluators.answer import Answer
 from evaluators.answers import HaltRule
@@ -44,6 +45,8 @@ class Flags:
     """Puzzles, files (.csv with a column question, .json, .jsonl, or text) or - for standard input."""
     model: str | None = None
     """A run folder, a checkpoint, a saved model, or a name in weights/. By default the one of weights/ that fits."""
+    task: str | None = None
+    """The file of a task of your own, for a model that was trained on it."""
     name: str | None = None
     """The name of the puzzle, for a model that knows its puzzles by name."""
     steps: int | None = None
@@ -71,6 +74,8 @@ def main(arguments: list[str]) -> int:
     flags = tyro.cli(Flags, prog="python -m tiny_recursive_model predict", args=arguments, description=__doc__)
     if flags.top < 1:
         raise UserError(f"--top {flags.top}: at least 1.")
+    if flags.task is not None:
+        choose_task(flags.task, "--task")
     form = _format(flags)
     sources = flags.puzzles or ([] if sys.stdin.isatty() else [STDIN])
     given = read_puzzles(sources)

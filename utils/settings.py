@@ -355,7 +355,7 @@ class EvaluateConfig(CheckpointConfig):
 
     sections = {
         "the checkpoint": "load_checkpoint load_config arch force",
-        "data": "data_paths data_paths_test split evaluators eval_max_examples eval_save_outputs seed",
+        "data": "data_paths data_paths_test split evaluators eval_max_examples eval_save_outputs blank_puzzle_id seed",
         "halting": "halt_max_steps early_halting halt_threshold halt_unchanged",
         "a look inside": "trace trace_choice trace_inner trace_beside depth starts show_example",
         "the run": "global_batch_size save_path device compile",
@@ -365,6 +365,8 @@ class EvaluateConfig(CheckpointConfig):
     """Evaluators beyond token accuracy: classes below evaluators/. null: as in training."""
     eval_save_outputs: list[str] = []
     """Tensors to save: inputs, labels, puzzle_identifiers, preds, logits, q_halt_logits, ..."""
+    blank_puzzle_id: bool = False
+    """Evaluate a second time with the blank puzzle id, as for puzzles that the model does not know."""
     halt_max_steps: int | None = Field(default=None, ge=1, le=MAX_ACT_STEPS)
     """ACT steps per example. null: as in the evaluations of the training run."""
     early_halting: bool = False

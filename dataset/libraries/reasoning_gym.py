@@ -18,6 +18,7 @@ from utils.errors import UserError, did_you_mean
 from utils.text_files import read_json, shown
 
 FILE = "reasoning_gym.json"
+_ENTRIES = 1 << 30  # a generator makes an entry from its number, so none is stored
 _SAMPLED = 500  # questions whose longest decides how long an example is
 _INSTALL = "Install it with `uv sync --extra reasoning-gym`, or `pip install reasoning-gym`."
 
@@ -61,7 +62,7 @@ class ReasoningGym(TextTask):
 
     def __init__(self, seq_len: int, vocab_size: int):
         super().__init__(seq_len, vocab_size)
-        self._seeds: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
@@ -75,19 +76,19 @@ class ReasoningGym(TextTask):
 
     def generate(self, rng: np.random.Generator, difficulty: int) -> tuple[str, str]:
         """See `Task.generate`: there is one difficulty, the default settings of the generator."""
-        seed = int(rng.integers(2**31))
-        entry = _entry(self.generator, seed)
-        self._seeds[entry["question"].strip()] = seed
+        number = int(rng.integers(_ENTRIES))
+        entry = _entry(self.generator, number)
+        self._numbers[entry["question"].strip()] = number
         return entry["question"], entry["answer"]
 
     def save_notes(self, root: Path) -> None:
-        """See `Task.save_notes`: the seed of each question, from which its entry can be made again."""
-        (root / FILE).write_text(json.dumps(self._seeds, indent=1) + "\n")
+        """See `Task.save_notes`: the number of each question, from which its entry can be made again."""
+        (root / FILE).write_text(json.dumps(self._numbers, indent=1) + "\n")
 
     def load_notes(self, root: Path) -> None:
         """See `Task.load_notes`."""
         if (root / FILE).exists():
-            self._seeds.update(read_json(root / FILE, "Build the data set again."))
+            self._numbers.update(read_json(root / FILE, "Build the data set again."))
 
     def score(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None) -> float | None:
         """The score of an answer by the generator's own `score_answer`, 0 to 1; None: there is nothing to score it by.
@@ -96,14 +97,14 @@ class ReasoningGym(TextTask):
         that the generator is given.
         """
         asked = self.decode(question)
-        if asked in self._seeds:
-            entry = _entry(self.generator, self._seeds[asked])
+        if asked in self._numbers:
+            entry = _entry(self.generator, self._numbers[asked])
         elif label is not None:
             entry = {"question": asked, "answer": self.decode(label, question), "metadata": {}}
         else:
             return None
         try:
-            return float(_data_set(self.generator, 0).score_answer(self.decode(answer, question), entry))
+            return float(_data_set(self.generator).score_answer(self.decode(answer, question), entry))
         except Exception:  # some generators fail on answers that cannot be read
             return 0.0
 
@@ -131,17 +132,23 @@ class ReasoningGym(TextTask):
 
 
 @cache
-def _data_set(generator: str, seed: int) -> Any:
-    return _package().create_dataset(generator, size=1, seed=seed)
+def _data_set(generator: str) -> Any:
+    try:
+        return _package().create_dataset(generator, size=_ENTRIES, seed=0)
+    except Exception as error:  # whatever the settings of the generator ask for
+        raise UserError(
+            f"task=reasoning_gym:{generator}: it does not work with its default settings "
+            f"({type(error).__name__}: {error}). Choose another generator."
+        ) from error
 
 
-def _entry(generator: str, seed: int) -> dict[str, Any]:
-    """One entry of a generator.
+def _entry(generator: str, number: int) -> dict[str, Any]:
+    """The entry of a generator with this number, made anew each time.
 
     Raises:
         UserError: its question or answer is no text.
     """
-    entry = _package().create_dataset(generator, size=1, seed=seed)[0]
+    entry = _data_set(generator)[number]
     for key in ("question", "answer"):
         if not isinstance(entry[key], str):
             raise UserError(
@@ -152,5 +159,5 @@ def _entry(generator: str, seed: int) -> dict[str, Any]:
 
 @cache
 def _longest(generator: str) -> int:
-    entries = [_entry(generator, seed) for seed in range(_SAMPLED)]
+    entries = [_entry(generator, number) for number in range(_SAMPLED)]
     return max(len((entry["question"].strip() + entry["answer"].strip()).encode()) for entry in entries)

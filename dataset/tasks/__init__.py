@@ -27,8 +27,14 @@ class Described(Protocol):
 
 def task_names() -> list[str]:
     """The names of all tasks, sorted, without importing them: those of dataset/tasks, and those that were given."""
-    found = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg or _is_task_file(module.name)]
-    return sorted({*found, *given_tasks()})
+    modules = pkgutil.iter_modules(__path__)
+    files = [module.name for module in modules if not module.ispkg and _is_task_file(module.name)]
+    return sorted({*task_packages(), *files, *given_tasks()})
+
+
+def task_packages() -> list[str]:
+    """The names of the tasks that are packages, in which a builder may lie."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
 def _is_task_file(name: str) -> bool:

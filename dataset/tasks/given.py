@@ -5,6 +5,7 @@ checkpoint, a saved model or a data set says is a name, which finds a given task
 """
 
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 
@@ -82,8 +83,13 @@ def check_description(task: type[Task], where: str) -> None:
             raise UserError(f"{where}: {task.__name__} needs `{key}`, a text. For example {key} = 'futoshiki'.")
     if not task.name.replace("_", "a").isalnum() or not task.name.isascii():
         raise UserError(f"{where}: name {shown(task.name)}: letters, digits and _ are allowed.")
-    if "/" in task.title or not task.title.isprintable():
-        raise UserError(f"{where}: title {shown(task.title)}: it becomes the prefix of columns, so no / is allowed.")
+    if not task.title.replace("_", "a").replace("-", "a").isalnum() or not task.title.isascii():
+        raise UserError(f"{where}: title {shown(task.title)}: letters, digits, - and _ are allowed, as in columns.")
+    for method, given in (("generate", "rng, difficulty"), ("verify", "question, answer, label=None")):
+        try:
+            inspect.signature(getattr(task, method)).bind(None, *given.split(", "))
+        except TypeError:
+            raise UserError(f"{where}: {method} must be defined as {method}(self, {given}).") from None
     symbols = list(task.symbols)
     if len(set(symbols)) < len(symbols) or not all(isinstance(symbol, str) and symbol for symbol in symbols):
         twice = next((symbol for symbol in symbols if symbols.count(symbol) > 1), None)
@@ -94,7 +100,8 @@ def check_description(task: type[Task], where: str) -> None:
     if any(" " in symbol or "\n" in symbol for symbol in symbols if len(symbol) > 1):
         raise UserError(f"{where}: symbols: words must not hold spaces, which stand between words.")
     shape = task.shape
-    if shape is not None and (len(shape) != 2 or not all(isinstance(side, int) and side > 0 for side in shape)):
+    sides = list(shape) if isinstance(shape, tuple | list) else []
+    if shape is not None and (len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides)):
         raise UserError(f"{where}: shape {shape!r}: expected are rows and columns, such as (9, 9) or (1, 128).")
 
 
@@ -103,7 +110,7 @@ def _lines(error: BaseException, path: Path) -> list[int]:
     found: list[int] = []
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
+        if Path(trace.tb_frame.f_code.co_filename).absolute() == path.absolute():
             found.append(trace.tb_lineno)
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.lineno is not None:

@@ -133,7 +133,7 @@ class SymbolLook(Look):
     picture_legend: ClassVar[str] = "black: given   green: right   red: wrong"
 
     def __init__(self, height: int, width: int, symbols: Sequence[str], blank: Sequence[str] = ""):
-        padding = next(character for character in "_ ~" if character not in symbols)
+        padding = next((character for character in "_ ~" if character not in symbols), "\N{MIDDLE DOT}")
         super().__init__(height, width, [padding, *symbols])
         self.blank = list(blank)
 

@@ -7,6 +7,7 @@ import pytest
 
 from dataset.building import build_missing_data, builder_modules
 from dataset.shards import load_metadata
+from dataset.task_choice import task_overrides
 from utils.errors import UserError
 from utils.hydra import CONFIG_DIR, compose
 from utils.settings import DataBuilderConfig
@@ -67,7 +68,8 @@ def test_without_a_builder_folders_beside_it_are_proposed_and_commands_shown():
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")))
 def test_every_experiment_builds_the_data_that_it_trains_on(experiment: str):
-    config = compose("cfg_pretrain", [f"experiment={experiment}"])
+    given = task_overrides(["task=question_answer"]) if experiment == "own_task" else []
+    config = compose("cfg_pretrain", [f"experiment={experiment}", *given])
     if experiment == "arc_adapt":
         assert config.data_builder is None
         return

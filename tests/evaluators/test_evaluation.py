@@ -18,10 +18,10 @@ from evaluators.evaluation import (
     Evaluator,
     check_save_outputs,
     evaluate_split,
-    format_result,
     make_evaluators,
     solve_example,
 )
+from evaluators.result_table import format_result
 from models.act import Carry
 from models.losses import ACTLossHead, Score
 from tests.models.small import ARCHITECTURES, CONFIG, small_model, spread_q

@@ -23,7 +23,7 @@ def test_padding_rows_do_not_count_and_evaluations_start_from_nothing():
 
 
 def test_the_outputs_it_asks_for_are_enough():
-    assert Rules.required_outputs == {"inputs", "preds"}
+    assert Rules.required_outputs == {"inputs", "labels", "preds"}
 
 
 @pytest.mark.parametrize("group", [None, "some group"])

@@ -14,10 +14,11 @@ import torch
 import dataset.tasks
 from dataset.puzzle_dataset import PuzzleSplit
 from dataset.shards import load_metadata
-from dataset.tasks import build_commands, load_task, task_built_by, task_names, task_of
+from dataset.tasks import build_commands, load_task, task_built_by, task_names, task_of, task_packages
 from dataset.tasks.arc.task import Arc
 from dataset.tasks.arithmetic.task import Arithmetic
 from dataset.tasks.maze.task import Maze
+from dataset.tasks.question_answer import QuestionAnswer
 from dataset.tasks.sudoku.look import SudokuLook
 from dataset.tasks.sudoku.rules import BOXES
 from dataset.tasks.sudoku.task import Sudoku
@@ -67,12 +68,13 @@ def config(name: str, **options: object) -> EvaluatorConfig:
     return EvaluatorConfig.model_validate({"name": name, **options})
 
 
-def test_the_tasks_are_the_packages():
+def test_the_tasks_are_the_packages_and_the_files_that_define_one():
     packages = sorted(path.parent.name for path in (ROOT / "dataset" / "tasks").glob("*/__init__.py"))
-    assert task_names() == packages
+    assert task_packages() == packages
+    assert task_names() == sorted([*packages, "question_answer"])
     assert {"arc", "arithmetic", "maze", "sudoku"} <= set(packages)
-    assert [load_task(name) for name in task_names()] == [Arc, Arithmetic, Maze, Sudoku]
-    with pytest.raises(UserError, match=r"'sudoko': the tasks are arc, .*maze, sudoku\. Did you mean 'sudoku'\?"):
+    assert [load_task(name) for name in task_names()] == [Arc, Arithmetic, Maze, QuestionAnswer, Sudoku]
+    with pytest.raises(UserError, match=r"'sudoko': the tasks are arc, .*sudoku\. Did you mean 'sudoku'\?"):
         load_task("sudoko")
 
 
@@ -137,8 +139,8 @@ def test_evaluators_of_another_task_name_both(tmp_path: Path):
     small = small_metadata(GROUPS)
     with pytest.raises(UserError, match=r"sudoku@Sudoku: .*data: seq_len 4 and vocab_size 10 fit no Sudoku"):
         make_evaluators([config("sudoku@Sudoku")], tmp_path / "data", small)
-    with pytest.raises(UserError, match="the task arithmetic has no class Arithmetic; it has no evaluator"):
-        make_evaluators([config("arithmetic@Arithmetic")], tmp_path / "data", small)
+    with pytest.raises(UserError, match="arithmetic has no class Sums; its evaluator is arithmetic@Arithmetic"):
+        make_evaluators([config("arithmetic@Sums")], tmp_path / "data", small)
     with pytest.raises(UserError, match="no module evaluators.sudoko, so it must be a task; .*Did you mean 'sudoku'"):
         make_evaluators([config("sudoko@Sudoku")], tmp_path / "data", small)
 
