@@ -22,7 +22,7 @@ MOST_GROWTH = 16.0  # MB of resident memory
 # what a run folder may hold, besides two files for each evaluation
 EXPECTED = re.compile(
     r"step_\d+(_train_state\.pt)?|evaluation_step_\d+|all_config\.yaml|code|metrics\.jsonl|perf\.jsonl|train_data\.json|"
-    r"example\.png|wandb|\.?[\w.]*lock[\w.]*"
+    r"example\.png|report\.html|wandb|\.?[\w.]*lock[\w.]*"
 )
 
 

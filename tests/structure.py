@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("bench", "dataset", "evaluators", "exporting", "models", "scripts", "tiny_recursive_model", "utils")
-PROGRAMS = ("pretrain", "pretrain_text", "evaluate", "search", "generate", "export")
+PROGRAMS = ("pretrain", "pretrain_text", "evaluate", "search", "generate", "export", "report")
 # names whose attributes may be assigned: an object's own, and the context of an autograd function
 OWN = {"self", "cls", "ctx"}
 

@@ -140,10 +140,10 @@ function chart(series, options) {
     svg.append(drawn("line", { class: "mark", x1: left, x2: width - right, y1: py(line.y), y2: py(line.y) }));
     svg.append(drawn("text", { x: width - right, y: py(line.y) - 4, "text-anchor": "end" }, line.text));
   }
-  for (const mark of options.marks || []) {
+  for (const [number, mark] of (options.marks || []).entries()) {
     const x = px(mark.x), late = x > (left + width) / 2;
     svg.append(drawn("line", { class: "mark", x1: x, x2: x, y1: top, y2: height - bottom }));
-    svg.append(drawn("text", { x: x + (late ? -5 : 5), y: top + 9, "text-anchor": late ? "end" : "start" }, mark.text));
+    svg.append(drawn("text", { x: x + (late ? -5 : 5), y: top + 9 + 12 * number, "text-anchor": late ? "end" : "start" }, mark.text));
   }
   for (const line of series) drawSeries(svg, line, px, py, options, height - bottom);
   if (options.cursor !== undefined && options.cursor !== null) {
@@ -210,7 +210,7 @@ function legend(series) {
   const list = element("div", { class: "legend" });
   for (const line of series.filter((item) => item.name)) {
     const svg = drawn("svg", { width: 26, height: 10, "aria-hidden": "true" });
-    const style = `stroke: var(--${line.colour}); stroke-width: 2.5`;
+    const style = `stroke: var(--${line.colour}); stroke-width: ${line.bars ? 8 : 2.5}; opacity: ${line.faint ? 0.45 : 1}`;
     svg.append(drawn("line", { x1: 1, x2: 25, y1: 5, y2: 5, style, "stroke-dasharray": line.dash || "none" }));
     list.append(element("span", {}, svg, " " + line.name));
   }

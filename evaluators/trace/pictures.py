@@ -51,8 +51,7 @@ def save_trace_gif(trace: Trace, path: Path) -> None:
         boards += [None] * (-len(boards) % per_row)
         rows = [boards[start : start + per_row] for start in range(0, len(boards), per_row)]
         image = _drawn(trace, rows)
-        image.thumbnail((_WIDEST, _WIDEST), Image.Resampling.LANCZOS)
-        frames.append(image.quantize(64))
+        frames.append(image.reduce(max(1, -(-image.width // _WIDEST))).quantize(64))
     path.parent.mkdir(parents=True, exist_ok=True)
     durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_MS]
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)

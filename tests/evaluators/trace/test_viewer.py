@@ -135,7 +135,8 @@ def test_the_viewer_in_a_browser(tmp_path: Path, browser: Any):
     view.keyboard.press("End")
     view.locator("#first").click()
     view.locator("#play").click()
-    view.wait_for_function("document.getElementById('play').textContent === 'Play'", timeout=60_000)
+    view.wait_for_selector("#play:has-text('Pause')")
+    view.wait_for_selector("#play:has-text('Play')", timeout=60_000)
     assert view.locator("#step").input_value() == "6"
     assert shown(view) == file["answers"][4, 5].tolist()
     assert problems == []
