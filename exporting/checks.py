@@ -17,8 +17,8 @@ from utils.errors import UserError
 if TYPE_CHECKING:
     import onnxruntime
 
-# Of logits; for logits above 1 in size a part of their size, as fp32 has no more than 7 digits. Each step starts from the
-# rounded state of the one before, so that differences grow, most where a model does not settle on an answer.
+# Of logits; for logits above 1 in size a part of their size, as fp32 has no more than 7 digits. Each step starts from
+# the rounded state of the one before, so that differences grow, most where a model does not settle on an answer.
 TOLERANCE, TOLERANCE_OF_ALL_STEPS = 1e-4, 1e-3
 HELD_OUT = "held_out.csv"  # in the folder of a model: puzzles that it was not trained on
 # (inputs int64 [n, seq], steps) -> (logits fp32 [steps, n, seq, vocab], halting probability fp32 [steps, n])
