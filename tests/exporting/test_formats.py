@@ -21,7 +21,7 @@ from tests.runs import environment, refused, start
 from tests.structure import imports, sources
 from utils.errors import UserError
 
-QUICK = ("trm_mlp", "ldt")  # the others take as long, and are for the slow tests
+QUICK = ("trm_mlp",)  # the others take as long, and are for the slow tests
 RNG = np.random.default_rng(0)
 
 
@@ -162,7 +162,7 @@ def test_broken_and_foreign_files_are_refused(tmp_path: Path, content: bytes):
 # -- 8 bits ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_model_that_loses_puzzles_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Rounded to 3 bits instead of 8, the cells of a Sudoku are still mostly right, and its puzzles are not."""
     pytest.importorskip("onnxruntime")
