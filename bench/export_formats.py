@@ -96,7 +96,7 @@ def rows_of(name: str, config: Config) -> list[str]:
         solved = "" if name in PUBLISHED or result.exact is None else f"{result.exact} of {result.puzzles}"
         rows.append(
             f"| {name} | {kind} | {size / 1e6:.2f} | {result.puzzles}, {result.steps} | {result.wrong} | "
-            f"{result.difference:.1e} | {solved} | "
+            f"{result.difference:.0e}, {result.difference_of_all:.0e} | {solved} | "
             f"{result.puzzles / result.seconds:.3g} | {1000 * result.processor_seconds / result.puzzles:.3g} |"
         )
         print(rows[-1], flush=True)

@@ -45,7 +45,11 @@ def write_page(config: ExportConfig) -> Path:
         UserError: a model cannot be loaded, exported or shown, or onnxruntime-web cannot be had.
     """
     output = Path(config.output) if config.output is not None else Path("exports") / "page"
-    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / MODELS).is_file()):
+    if (
+        output.resolve() == Path.cwd()
+        or output.is_file()
+        or (output.is_dir() and any(output.iterdir()) and not (output / MODELS).is_file())
+    ):
         raise UserError(f"output={output} is there and is no page. Give a new folder, so that nothing is overwritten.")
     page_of(config, _models(config), output)
     print(f"page: {output}\nServe it, for example with: python -m http.server --directory {output}")
@@ -59,7 +63,8 @@ def page_of(config: ExportConfig, reasoners: list[Reasoner], output: Path) -> No
         UserError: see `write_page`.
     """
     runtime = runtime_files(config.onnxruntime_web)
-    building = output.with_name(f".{output.name}.writing")
+    building = output.resolve().with_name(f".{output.name}.writing")
+    shutil.rmtree(building, ignore_errors=True)  # of a program that was killed
     try:
         with writing_to(output, _OTHER_OUTPUT):
             building.mkdir(parents=True)

@@ -62,6 +62,7 @@ function example() {
 // The question was changed: what was thought about the one before is over.
 function changed() {
   run++;
+  worker.postMessage({type: "stop", run});
   clearTimeout(playing);
   [steps, ending, shown, playing] = [[], null, 0, null];
   part("timeline").hidden = true;
@@ -91,10 +92,11 @@ function think() {
     const [cell, sentence] = [...wrong][0];
     if (cell !== "board") board.activate(cell);
     part("hint").textContent = sentence;
-    state("undecided", "Not a puzzle yet", sentence);
-    return;
+    return state("undecided", "Not a puzzle yet", sentence);
   }
   changed();
+  const none = model.kind === "search" ? rules.unsolvable(board.question) : null; // a search would not end
+  if (none !== null) return state("undecided", "No solution", none);
   state("thinking", "Thinking \u2026", "The model is being loaded, or makes its first step.");
   worker.postMessage({type: "solve", run, model, tokens: rules.tokens(board.question)});
 }

@@ -68,7 +68,7 @@ let queue = Promise.resolve(); // a session computes one thing at a time
 
 onmessage = ({data}) => {
   current = data.run; // ends the run before
-  queue = queue.then(() => answer(data));
+  if (data.type !== "stop") queue = queue.then(() => answer(data));
 };
 
 async function answer(data) {

@@ -21,7 +21,7 @@ from tests.runs import environment, refused, start
 from tests.structure import imports, sources
 from utils.errors import UserError
 
-QUICK = ("trm_mlp", "ldt")  # the others take as long, and are for the slow tests
+QUICK = ("trm_mlp",)  # the others take as long, and are for the slow tests
 RNG = np.random.default_rng(0)
 
 
@@ -162,7 +162,7 @@ def test_broken_and_foreign_files_are_refused(tmp_path: Path, content: bytes):
 # -- 8 bits ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_model_that_loses_puzzles_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Rounded to 3 bits instead of 8, the cells of a Sudoku are still mostly right, and its puzzles are not."""
     pytest.importorskip("onnxruntime")
@@ -180,7 +180,7 @@ def test_a_model_that_loses_puzzles_is_refused(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(("exact", "points", "refuses"), [(199, 0.5, False), (198, 0.5, True), (100, 50, False)])
 def test_how_much_8_bits_may_lose(exact: int, points: float, refuses: bool):
-    result = Comparison(200, 16, 0, 0.01, exact, 200, 1.0, 1.0, 1.0)
+    result = Comparison(200, 16, 0, 0.01, 0.01, exact, 200, 1.0, 1.0, 1.0)
     if refuses:
         with pytest.raises(UserError, match=f"solves {exact} of 200 puzzles, before 200: it loses 1.0 points"):
             check_int8(result, points)
