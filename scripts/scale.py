@@ -224,7 +224,7 @@ PUBLISHED = {
     "TRM-Att, ARC-AGI-1 44.6": "arc1",
     "TRM-Att, ARC-AGI-2 7.8": "arc2",
     "URM, ARC-AGI-1 53.8": "arc1_urm",
-    "URM, Sudoku-Extreme 77.6": "sudoku_extreme_urm",
+    "URM, Sudoku-Extreme about 78": "sudoku_extreme_urm",
     "EqR, Sudoku-Extreme 99.8": "sudoku_extreme_eqr",
 }
 _ACT_STEPS_SHARE = (
