@@ -48,6 +48,7 @@ esac
 asked="" # the signal that asks the job to end
 pass_on() {
     asked=$1
+    interrupted=1
     kill -USR1 "$launcher" 2>/dev/null # srun passes it on to the agents, and these to the ranks
 }
 
@@ -65,9 +66,9 @@ launcher=$!
 trap 'pass_on USR1' USR1
 trap 'pass_on TERM' TERM
 
-wait "$launcher"
-status=$?
-while kill -0 "$launcher" 2>/dev/null; do # a signal has ended the wait, and not the launcher
+interrupted=1
+while [[ -n $interrupted ]]; do # a signal ends the wait, and not the launcher
+    interrupted=""
     wait "$launcher"
     status=$?
 done
