@@ -166,7 +166,7 @@ def open_study(config: Config, direction: str, settings: dict[str, Any]) -> "Stu
         storage=JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path))),
         sampler=sampler,
         study_name="sweep",
-        direction=direction,
+        direction=optuna.study.StudyDirection[direction.upper()],
         load_if_exists=True,
     )
     for key, value in settings.items():
