@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
 from dataset.shards import PuzzleDatasetMetadata, write_identifiers, write_split
-from evaluate import format_result
+from evaluate import BLANK, format_ids, format_result
 from evaluators.answers import MODEL_INPUTS, HaltRule
 from evaluators.evaluation import (
     EvaluationResult,
@@ -353,6 +353,22 @@ def test_a_subset(root: Path, tmp_path: Path):
     assert indices[0] == indices[1] != indices[2]
     assert results[0] == results[1]
     assert evaluate(head, split, max_examples=99)["all"].examples == EXAMPLES
+
+
+def test_without_puzzle_ids_every_example_has_the_blank_one(root: Path):
+    head = head_of()
+    known = evaluate(head, PuzzleSplit([root], "test"))
+    blank = evaluate(head, PuzzleSplit([root], "test"), blank_ids=True)
+    assert known != blank
+    for file in (root / "test").glob("*__puzzle_identifiers.npy"):
+        np.save(file, np.zeros_like(np.load(file)))
+    assert evaluate(head, PuzzleSplit([root], "test", check_tokens=False)) == blank
+    text = format_ids({"all": known["all"], f"all{BLANK}": blank["all"]}, rows=5)
+    assert text.splitlines()[1].split()[-4:] == ["known", "id", "blank", "id"]
+    shown = {line.split()[1]: line.split()[2:] for line in text.splitlines()[2:]}
+    for name in ("accuracy", "exact_accuracy", "steps"):
+        assert shown[name] == [f"{part['all'].metrics[name]:.4f}" for part in (known, blank)]
+    assert "makes no difference" in format_ids({}, rows=1)
 
 
 def test_the_mode_of_the_model_is_given_back(root: Path):
