@@ -10,6 +10,8 @@ no puzzle is there twice, as far as the symmetries of the task say which are equ
 `verify` of the task. A task with a builder of its own (`Config` and `build`) is built by that, with its options.
 """
 
+import importlib
+import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +20,6 @@ from typing import Annotated, Any, Literal
 if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import importlib
 
 import numpy as np
 import torch
@@ -220,13 +221,13 @@ def _run(arguments: list[str]) -> None:
         tyro.cli(Config, prog=prog, description=__doc__, args=arguments)  # which ends with a help page or an error
         raise UserError("name the task first, before the options. For example: futoshiki.py --train-size 100")
     kind = choose_task(arguments[0])
-    about = (kind.__doc__ or "").strip()
     if (module := own_builder(kind)) is not None:
-        own = tyro.cli(module.Config, prog=f"{prog} {arguments[0]}", description=module.__doc__, args=arguments[1:])
+        description = sys.modules[module.Config.__module__].__doc__
+        own = tyro.cli(module.Config, prog=f"{prog} {arguments[0]}", description=description, args=arguments[1:])
         module.build(own)
         return
     levels = f"difficulties: {list(kind.difficulties)}, in tests {list(kind.test_difficulties or kind.difficulties)}"
-    description = f"Build a data set of the task {kind.name}.\n\n{about}\n\n{levels}"
+    description = f"Build a data set of the task {kind.name}.\n\n{inspect.getdoc(kind)}\n\n{levels}"
     config = tyro.cli(Config, prog=prog, description=description, args=arguments)
     build(config.model_copy(update={"task": kind.name}))
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tyro
 
+from dataset.task_choice import give_tasks, task_overrides
 from scripts.gpu_report.__main__ import command_line
 from tests.published import commands, documents
 from tests.runs import ROOT
@@ -64,8 +65,9 @@ def _checked(given: tuple[str, ...]) -> str:
             del rest[at : at + 2]
         if rest[:1] == ["-m"]:  # a sweep: the first of its values
             rest = [word.split(",")[0] if "[" not in word else word for word in rest[1:]]
-        # the files of tasks are the reader's, and the settings that follow from one have a test of their own
-        compose(name, [word for word in rest if not word.startswith("task=")])
+        # the files of tasks are the reader's, so another task stands for theirs
+        rest = ["task=question_answer" if word.startswith("task=") else word for word in rest]
+        compose(name, task_overrides(rest) if words[1] == "pretrain.py" else give_tasks(rest))
         return words[1]
     module, rest = (words[2], words[3:]) if words[1] == "-m" else (words[1].removesuffix(".py").replace("/", "."), [])
     if module == "tiny_recursive_model":

@@ -73,9 +73,9 @@ class TurnedMaze(Maze):
 
 
 def test_mazes_must_be_labelled_anew_when_they_are_turned():
+    examples = draw_examples(Maze(25, 6), 3, 1)
     for kind, expected in ((TurnedMaze, True), (Maze, False)):
-        task = kind(25, 6)
-        found = faults(list(symmetries(task, draw_examples(task, 4, 0), np.random.default_rng(0))))
+        found = faults(list(symmetries(kind(25, 6), examples, np.random.default_rng(0))))
         assert ("symmetries" in found) == expected
         if expected:
             assert "the label stops being the label" in found["symmetries"]
@@ -90,8 +90,8 @@ def test_the_example_tasks_are_clean(tmp_path: Path, name: str, capsys: pytest.C
     found = check(Flags(str(path), examples=6, picture=picture))
     assert faults(found) == {}
     assert "no fault was found" in capsys.readouterr().out
-    pixels = matplotlib.image.imread(picture)
-    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 3
+    pixels = matplotlib.image.imread(picture)[::3, ::3]
+    assert len({tuple(pixel) for row in pixels.tolist() for pixel in row}) > 3
 
 
 def test_the_task_of_the_documentation_is_clean(tmp_path: Path):

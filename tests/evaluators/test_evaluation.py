@@ -21,7 +21,7 @@ from evaluators.evaluation import (
     make_evaluators,
     solve_example,
 )
-from evaluators.result_table import format_result
+from evaluators.result_table import BLANK, format_ids, format_result
 from models.act import Carry
 from models.losses import ACTLossHead, Score
 from tests.models.small import ARCHITECTURES, CONFIG, small_model, spread_q
@@ -353,6 +353,22 @@ def test_a_subset(root: Path, tmp_path: Path):
     assert indices[0] == indices[1] != indices[2]
     assert results[0] == results[1]
     assert evaluate(head, split, max_examples=99)["all"].examples == EXAMPLES
+
+
+def test_without_puzzle_ids_every_example_has_the_blank_one(root: Path):
+    head = head_of()
+    known = evaluate(head, PuzzleSplit([root], "test"))
+    blank = evaluate(head, PuzzleSplit([root], "test"), blank_ids=True)
+    assert known != blank
+    for file in (root / "test").glob("*__puzzle_identifiers.npy"):
+        np.save(file, np.zeros_like(np.load(file)))
+    assert evaluate(head, PuzzleSplit([root], "test", check_tokens=False)) == blank
+    text = format_ids({"all": known["all"], f"all{BLANK}": blank["all"]}, rows=5)
+    assert text.splitlines()[1].split()[-4:] == ["known", "id", "blank", "id"]
+    shown = {line.split()[1]: line.split()[2:] for line in text.splitlines()[2:]}
+    for name in ("accuracy", "exact_accuracy", "steps"):
+        assert shown[name] == [f"{part['all'].metrics[name]:.4f}" for part in (known, blank)]
+    assert "makes no difference" in format_ids({}, rows=1)
 
 
 def test_the_mode_of_the_model_is_given_back(root: Path):
