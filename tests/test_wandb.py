@@ -49,10 +49,9 @@ def media_of(found: dict[str, list[Any]]) -> dict[int, list[str]]:
     """Step -> the names of the media that were logged at it, each as often as it was."""
     logged: dict[int, list[str]] = {}
     for history in found["history"]:
-        names = [(item.key or "/".join(item.nested_key), json.loads(item.value_json)) for item in history.item]
-        kinds = sorted(name for name, value in names if isinstance(value, dict) and "_type" in value)
-        if kinds:
-            logged.setdefault(history.step.num, []).extend(kinds)
+        names = sorted(item.nested_key[0] for item in history.item if list(item.nested_key[1:]) == ["_type"])
+        if names:
+            logged.setdefault(history.step.num, []).extend(names)
     return logged
 
 

@@ -25,7 +25,7 @@ NOT_COMPUTED = {
     "device", "wandb_mode", "num_workers", "data_on_device", "token_cache", "max_steps", "frozen_rank_seconds",
     "on_divergence", "divergence_factor",
     "checkpoint_every_eval", "checkpoint_every_steps", "checkpoint_every_minutes",
-    "keep_train_states", "keep_last", "keep_best", "keep_best_by",
+    "keep_train_states", "keep_last", "keep_best", "keep_best_by", "logger", "report", "eval_traces",
 }  # fmt: skip
 
 
