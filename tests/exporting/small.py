@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluators.loading import load
-from evaluators.reasoner import Reasoner
-from tests.evaluators.small_reasoners import write_run
+from dataset.tasks import load_task
+from evaluators.reasoner import Origin, Reasoner
+from models.factory import make_head
+from tests.evaluators.small_reasoners import ARCH, SIZES
+from utils.settings import ArchConfig
 
 # the shortest step: a cycle of two calls of a level of one layer
 SHORT: dict[str, Any] = {"H_cycles": 1, "L_cycles": 1, "L_layers": 1}
@@ -27,13 +29,22 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "loss": {"name": "lattice.loss_head@LatticeLossHead", "loss_type": "softmax_cross_entropy"},
         "n_loops": 3,
         "pos_encodings": "learned",
+        "puzzle_emb_ndim": None,  # no key of this architecture
     },
 }
 
 
-def small_reasoner(folder: Path, architecture: str, task: str = "sudoku", rows: int = 1) -> Reasoner:
-    """An untrained model of an architecture, from a run in a new folder."""
-    return load(write_run(folder, task, rows, **{**SHORT, **ARCHITECTURES[architecture]}), "cpu", dtype="float32")
+def small_reasoner(architecture: str, rows: int = 1) -> Reasoner:
+    """An untrained model for 4x4 Sudokus; with several `rows` it has an embedding for each puzzle."""
+    keys = {**ARCH, **SHORT, "puzzle_emb_ndim": 16 if rows > 1 else 0, **ARCHITECTURES[architecture]}
+    arch = ArchConfig(**{key: value for key, value in keys.items() if value is not None})
+    task = load_task("sudoku").of(*SIZES["sudoku"])
+    torch.manual_seed(0)
+    head = make_head(arch, task.vocab_size, task.seq_len, rows).requires_grad_(False).eval()
+    for name, value in head.state_dict().items():
+        if "q_head" in name or "puzzle_emb" in name:
+            value.copy_(torch.randn_like(value))
+    return Reasoner(head, task, Origin(arch, {}, None, None, Path(architecture)))
 
 
 def answers_of(reasoner: Reasoner, inputs: np.ndarray, steps: int, ids: np.ndarray | None = None) -> np.ndarray:

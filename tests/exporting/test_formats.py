@@ -31,7 +31,7 @@ def check_onnx(folder: Path, architecture: str, rows: int = 1) -> None:
 
     from exporting.onnx_models import answer_model
 
-    reasoner = small_reasoner(folder / "run", architecture, rows=rows)
+    reasoner = small_reasoner(architecture, rows)
     path = folder / "model.onnx"
     onnx.save_model(answer_model(reasoner), path)
     session = onnx_session(path)
@@ -64,7 +64,7 @@ def test_onnx_with_an_embedding_for_each_puzzle(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "rows"), [("trm", 3), ("ldt", 1)])
 def test_torch_computes_what_the_model_computes(tmp_path: Path, architecture: str, rows: int):
-    reasoner = small_reasoner(tmp_path / "run", architecture, rows=rows)
+    reasoner = small_reasoner(architecture, rows)
     save_program(answer_program(reasoner), tmp_path / "model.pt2")
     program = torch.export.load(tmp_path / "model.pt2").module()
     inputs, ids = RNG.integers(1, 6, (3, 16)), RNG.integers(0, rows, 3)
