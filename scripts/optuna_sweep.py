@@ -145,7 +145,7 @@ def _ends(distribution: Any) -> list[Any]:
     return [distribution.low, distribution.high] if choices is None else list(choices)
 
 
-def open_study(config: Config, direction: str, settings: dict[str, Any]) -> "Study":
+def open_study(config: Config, settings: dict[str, Any]) -> "Study":
     """The study in the folder of the sweep, which is made if it is not there.
 
     Raises:
@@ -166,7 +166,7 @@ def open_study(config: Config, direction: str, settings: dict[str, Any]) -> "Stu
         storage=JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path))),
         sampler=sampler,
         study_name="sweep",
-        direction=optuna.study.StudyDirection[direction.upper()],
+        direction=settings["direction"],
         load_if_exists=True,
     )
     for key, value in settings.items():
@@ -198,8 +198,8 @@ def sweep(config: Config, run: Run) -> "Study":
     fixed, space = search_space(config.overrides)
     check_space(name, fixed, space)
     direction = "minimize" if config.minimize else "maximize"
-    settings = {"metric": config.metric, "direction": direction, "overrides": sorted(config.overrides)}
-    study = open_study(config, direction, settings)
+    settings: dict[str, Any] = {"metric": config.metric, "direction": direction, "overrides": sorted(config.overrides)}
+    study = open_study(config, settings)
     while (trial := _next(study, config.trials, space)) is not None:
         number = trial.user_attrs["folder"]
         chosen = [f"{key}={value}" for key, value in trial.params.items()]

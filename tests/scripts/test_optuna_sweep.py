@@ -137,7 +137,7 @@ def test_a_trial_in_a_process_leaves_its_output(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.thorough
 def test_six_short_trainings_find_the_better_learning_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data = write_sudoku(tmp_path / "data", groups=18, tests=4)
-    own = [word for word in tiny(data, None, max_steps=15) if not word.startswith(("lr=", "checkpoint_path="))]
+    own = [word for word in tiny(data, None, max_steps=25) if not word.startswith(("lr=", "checkpoint_path="))]
     said: list[str] = []
 
     def run(folder: Path, overrides: Sequence[str]) -> int:
