@@ -134,7 +134,7 @@ def main(config: Config) -> None:
         own = rows_of(name, config)
         kept = [row for row in kept if not row.startswith(f"| {name} |")] + own
         rule = "|" + "---|" * len(COLUMNS)
-        machine = f"Measured with torch {torch.__version__.split('+')[0]} on {config.threads} threads of a CPU "
+        machine = f"Measured with torch {torch.__version__.split('+')[0]} on {config.threads} thread(s) of a CPU "
         machine += f"({platform.machine()}){_load()}."
         DOCUMENT.write_text("\n".join([before + BEGIN, machine, "", HEADER, rule, *kept, END]) + after)
 
