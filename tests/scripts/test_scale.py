@@ -32,6 +32,7 @@ def test_published_runs_have_as_many_steps(experiment: str, steps: int):
     assert steps_of(config, data_of(experiment)) == steps
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_is_as_large_as_predicted(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.set_num_threads", lambda count: None)
     found = scale_check.run(SMALL, 3_000)
