@@ -59,7 +59,7 @@ def below(parent: int) -> set[int]:
     return {pid for pid, its_parent in processes().items() if its_parent == parent}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_node_is_lost_and_the_job_is_preempted(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=18, tests=2)
     fake, folder, log = tmp_path / "bin", tmp_path / "run", tmp_path / "output.txt"
