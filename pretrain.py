@@ -14,7 +14,6 @@ from dataset.opening import open_puzzles, plan_epochs
 from dataset.task_choice import task_overrides
 from evaluators.during_training import TrainingEvaluation
 from evaluators.evaluation import check_save_outputs
-from evaluators.media import evaluation_media
 from evaluators.report.page import report_at_end
 from models.acceleration import accelerate
 from models.factory import comparable_config, count_parameters, make_head, resolve_arch
@@ -112,8 +111,8 @@ def train(config: PretrainConfig) -> None:
                         log.say(f"evaluated after step {step}: {format_metrics(results)}")
                         metrics |= results
                     log.step(done, metrics, perf)
-                if evaluates:
-                    log.media(evaluation_media(plan.folder / f"evaluation_step_{step}"), step)
+                if evaluation is not None and evaluates:
+                    log.media(evaluation.media(plan.folder / f"evaluation_step_{step}"), step)
                 saves = saves or control.saves
                 if saves:
                     save(config, state, plan, control)

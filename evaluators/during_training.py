@@ -1,6 +1,5 @@
 """Evaluations of a training run, between its steps."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,14 +9,16 @@ from dataset.puzzle_dataset import PuzzleSplit
 from evaluators.answers import HaltRule, fixed_size
 from evaluators.evaluation import EvaluationResult, evaluate_split, make_evaluators, picture_example
 from evaluators.inside import task_at
+from evaluators.media import evaluation_media
 from evaluators.report.runs import RESULTS
 from evaluators.trace.choose import trace_examples
 from evaluators.trace.files import NAME as TRACE
 from models.losses import ACTLossHead
-from utils.atomic_file import write_text
+from utils.atomic_file import write_json
 from utils.distributed import Ranks
 from utils.files import writing_to
 from utils.logging import FULL_FOLDER
+from utils.media import MakeMedia
 from utils.settings import PretrainConfig
 
 _TRACE_CANDIDATES = 32  # failed and solved examples are looked for among these
@@ -88,7 +89,7 @@ class TrainingEvaluation:
         sets = {name: asdict(result) for name, result in results.items()}
         with writing_to(folder, FULL_FOLDER):
             folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / RESULTS, json.dumps({"sets": sets}, indent=1) + "\n")
+            write_json(folder / RESULTS, {"sets": sets})
         if not config.eval_traces:
             return
         try:
@@ -122,6 +123,11 @@ class TrainingEvaluation:
     def _slots(self) -> int:
         """Examples of a batch in this process."""
         return -(-self._batch_size // self.ranks.world_size)
+
+    @staticmethod
+    def media(folder: Path) -> MakeMedia:
+        """The pictures and tables of the evaluation that has written to `folder`, made when they are asked for."""
+        return evaluation_media(folder)
 
     def picture(self, head: ACTLossHead, path: Path) -> str | None:
         """Draw how a test example is solved to `path`. Returns a picture for the terminal; None if there is none."""
