@@ -163,7 +163,8 @@ def test_disk_full_while_a_checkpoint_is_written(data: Path, tmp_path: Path):
         refused("pretrain", args, "could not write the checkpoint", "step_4", "untouched")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert {path.name: path.read_bytes() for path in folder.glob("*step_*")} == before
+    left = {path.name: path.read_bytes() for path in folder.glob("*step_*") if path.is_file()}
+    assert left == before
     assert outcome("pretrain", args)[0] == 0
     assert (folder / "step_4").exists()
 

@@ -32,7 +32,7 @@ assert not [name for name in sys.modules if name.startswith("models.fused")]
 @pytest.mark.thorough
 def test_training_and_evaluation_without_the_folder(tmp_path: Path):
     copy = tmp_path / "copy"
-    for name in ("bench", "config", "dataset", "evaluators", "models", "utils"):
+    for name in ("bench", "config", "dataset", "evaluators", "exporting", "models", "utils"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for file in (*ROOT.glob("*.py"), ROOT / "tests" / "__init__.py", ROOT / "tests" / "runs.py"):
         target = copy / file.relative_to(ROOT)
