@@ -35,7 +35,7 @@ WAITS = {
         "evaluators/answers.py: _Slots._shrink": "the slots that stay when no example waits any more",
     },
     "ARC": {
-        "evaluators/arc.py: ARC.update_batch": "votes are counted in dictionaries of the host, from finished answers",
+        "evaluators/arc.py: ARC.ballots": "votes are counted in dictionaries of the host, from finished answers",
     },
     "ARC of several ranks": {"evaluators/arc.py: ARC.result": "rank 0 collects the votes, once an evaluation"},
     "saved outputs": {

@@ -9,7 +9,7 @@ from scripts.wheels import Package, lacking, main, table
 
 # of the packages on a borrowed H100 machine, those that this program needs, with their own requirements left out
 H100_MACHINE = [
-    "torch", "numpy", "einops", "matplotlib", "tokenizers", "huggingface-hub", "tqdm", "pyyaml", "packaging",
+    "torch", "numpy", "einops", "matplotlib", "pillow", "tokenizers", "huggingface-hub", "tqdm", "pyyaml", "packaging",
     "typing-extensions", "pytest", "pytest-xdist", "pluggy", "iniconfig", "pygments", "triton", "filelock", "fsspec",
     "jinja2", "sympy", "networkx", "setuptools",
 ]  # fmt: skip
