@@ -120,6 +120,8 @@ def tiny(data: Path, folder: Path | None, **more: Any) -> list[str]:
         "ema_rate": 0.9,
         "device": "cpu",
         "show_example": False,
+        "eval_traces": 0,
+        "report": False,
         "wandb_mode": "disabled",
         "checkpoint_path": folder,
         **more,

@@ -9,7 +9,7 @@ from tests.runs import metrics, start, tiny, write_sudoku
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("batch", [6, 16])
+@pytest.mark.parametrize("batch", [pytest.param(6, marks=pytest.mark.slow), 16])
 def test_two_processes_equal_one(tmp_path: Path, batch: int):
     data = write_sudoku(tmp_path / "data", groups=40, tests=7)
     args = {"global_batch_size": batch, "max_steps": 50, "epochs": 60, "eval_interval": None}

@@ -18,7 +18,7 @@ HALTING = {"arch.no_ACT_continue": False, "arch.halt_max_steps": 5}
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("processes", [0, 2])
+@pytest.mark.parametrize("processes", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, processes: int):
     data = write_sudoku(tmp_path / "data", groups=18, tests=7)
     settings = {"checkpoint_every_steps": 7, "max_steps": STEPS, "grad_accum_steps": 1 if processes else 2, **HALTING}

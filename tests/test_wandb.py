@@ -60,6 +60,7 @@ def test_offline_run_and_resume(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=12, tests=5)
     folder = tmp_path / "run"
     settings = {"wandb_mode": "offline", "project_name": "proj", "checkpoint_every_steps": 3, "eval_interval": 1}
+    settings |= {"eval_traces": 8, "report": True}
     for more in ({"max_steps": 6}, {"max_steps": 9, "load_checkpoint": "latest"}):
         output, status = start_process(command("pretrain.py", tiny(data, folder, **settings, **more)), tmp_path)
         assert status == 0, output
@@ -83,6 +84,7 @@ def test_offline_run_and_resume(tmp_path: Path):
     for folder_of_run in folder.glob("wandb/offline-run-*"):
         for file in ("table/media/calibration_*", "html/media/trace_*", "images/media/failed_*"):
             assert list(folder_of_run.glob(f"files/media/{file}")), file
+    assert "<html" in (folder / "report.html").read_text()
 
 
 @pytest.mark.thorough
