@@ -40,11 +40,11 @@ class Rules:
 
     def state(self) -> dict[str, np.ndarray]:
         """The counts of this evaluation so far, as arrays for a file."""
-        return {"counts": self._counts}
+        return {"counts": self._sums.copy()}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from the counts that `state` has returned."""
-        self._counts = state["counts"].copy()
+        self._sums = state["counts"].copy()
 
     def result(
         self, save_path: str | None, rank: int, world_size: int, group: dist.ProcessGroup | None = None

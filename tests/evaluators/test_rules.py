@@ -22,6 +22,19 @@ def test_padding_rows_do_not_count_and_evaluations_start_from_nothing():
     assert sudoku.result(None, rank=1, world_size=1) is None
 
 
+def test_an_interrupted_evaluation_goes_on_from_its_counts():
+    inputs, solutions = puzzles(4)
+    whole, first, second = evaluator(), evaluator(), evaluator()
+    parts = (inputs[:3], solutions[:3]), (inputs[3:], inputs[3:])
+    for questions, answers in parts:
+        whole.update_batch({"inputs": questions}, {"preds": answers})
+    first.update_batch({"inputs": parts[0][0]}, {"preds": parts[0][1]})
+    second.load_state(first.state())
+    first.update_batch({"inputs": parts[0][0]}, {"preds": parts[0][1]})  # the state is a copy
+    second.update_batch({"inputs": parts[1][0]}, {"preds": parts[1][1]})
+    assert second.result(None, 0, 1) == whole.result(None, 0, 1)
+
+
 def test_the_outputs_it_asks_for_are_enough():
     assert Rules.required_outputs == {"inputs", "labels", "preds"}
 
