@@ -88,6 +88,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, EvaluationResult]:
             )
             results |= {f"{name}{ids}": result for name, result in found.items()}
         seconds = time.perf_counter() - started
+        inside.roll_out(checkpoint.arch, ranks, batch_size)
         if ranks.is_main:
             for name, result in results.items():
                 print(format_result(name, result))

@@ -41,6 +41,7 @@ class Answer:
         verdict: what the rules of the task say.
         seconds: time that it took; of a batch, the time of the batch shared equally.
         open_token: the token of a cell that a search has not decided; None for other models.
+        rollouts: how often the puzzle was tried.
     """
 
     task: Task
@@ -53,6 +54,7 @@ class Answer:
     verdict: Verdict
     seconds: float
     open_token: int | None = None
+    rollouts: int = 1
 
     @property
     def solved(self) -> bool:
@@ -113,7 +115,8 @@ class Answer:
         """The verdict, the steps and the time in one line."""
         sure = "" if self.halt_probability is None else f", halting probability {self.halt_probability:.2f}"
         steps = "step" if self.steps == 1 else "steps"
-        return f"{self.verdict} ({self.steps} {steps}{sure}, {self.seconds:.2f} s)"
+        tried = "" if self.rollouts == 1 else f", tried {self.rollouts} times"
+        return f"{self.verdict} ({self.steps} {steps}{sure}{tried}, {self.seconds:.2f} s)"
 
     def __repr__(self) -> str:
         return f"<Answer {self.summary()}>"

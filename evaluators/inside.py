@@ -1,29 +1,28 @@
-"""What an evaluation shows of single answers, besides the scores: an example, traces, many steps, many starts."""
+"""What an evaluation shows besides the scores: rollouts, an example, traces, many steps."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dataset.puzzle_dataset import EvalBatches, PuzzleSplit, Source
 from dataset.tasks import task_of
 from dataset.tasks.task import Task
-from evaluators.answers import MODEL_INPUTS, HaltRule, fixed_size
-from evaluators.convergence import answer_from_starts, start_metrics
+from evaluators.answers import HaltRule, fixed_size
 from evaluators.depth import depth_stability, report_depth
 from evaluators.evaluation import picture_example
+from evaluators.rollouts.curve import Point
+from evaluators.rollouts.evaluate import RolloutEvaluation, default_selectors, report_rollouts, rollout_points
+from evaluators.rollouts.run import RolloutRule, check_rollouts
+from evaluators.rollouts.selectors import selectors_named
 from evaluators.trace.choose import trace_examples
 from evaluators.trace.files import write_trace
 from evaluators.trace.trace import load_trace
+from models.flops import flops_per_pass
 from models.losses import ACTLossHead
-from models.random_start import RandomStartModel
 from models.recorder import UpdateRecorder
+from utils.distributed import Ranks
 from utils.errors import UserError
-from utils.settings import EvaluateConfig, EvaluatorConfig
-
-_TOP = 5  # of the answers from many starts, how many of the best are looked at
-_ROWS = 256  # answers from many starts at once
+from utils.settings import ArchConfig, EvaluateConfig, EvaluatorConfig
 
 
 class Inside:
@@ -53,11 +52,16 @@ class Inside:
         self.beside = [load_trace(path) for path in config.trace_beside]
         if config.trace and config.trace_inner:
             UpdateRecorder(head.model)  # refuses what it cannot record, before the work
-        if config.starts is not None and not isinstance(head.model, RandomStartModel):
-            raise UserError(
-                f"starts={config.starts}: {type(head.model).__name__} starts from the same latents every time. "
-                "Leave starts=null; architectures that start at random are eqr and fprm."
-            )
+        self.points: list[Point] = []
+        self.selectors = selectors_named(config.selectors)
+        if config.restarts > 1:
+            self.rule = RolloutRule(
+                config.restarts, config.vary, config.noise, max_steps,
+                HaltRule(config.halt_threshold, config.halt_unchanged), config.early_halting, config.beta, config.seed,
+            )  # fmt: skip
+            if not self.selectors:
+                self.selectors = default_selectors(self.task, self.source.shards[0].inputs[0])
+            check_rollouts(head, self.task, self.rule, any(one.resamples for one in self.selectors))
 
     def report(self, checkpoint: Path, folder: Path, slots: int | None) -> dict[str, Any]:
         """Print, and write to `folder`, what is asked for; returns what belongs into results.json.
@@ -70,13 +74,13 @@ class Inside:
         config, shard = self.config, self.source.shards[0]
         rows = None if slots is None else fixed_size(slots, min(slots, len(shard.inputs)))
         content: dict[str, Any] = {}
+        if config.restarts > 1:
+            content["rollouts"] = report_rollouts(self.points, self.rule, folder)
         subset = {"max_examples": config.eval_max_examples, "seed": config.seed}
         if config.depth is not None:
             points = depth_stability(self.head, self.source, shard, config.depth, rows=rows, **subset)
             trained = self.head.model.config.halt_max_steps
             content["depth"] = report_depth(points, trained, folder / "depth.png", print)
-        if config.starts is not None:
-            content["starts"] = self._starts(config.starts)
         if config.trace:
             about = {
                 "name": f"{checkpoint.parent.name}/{checkpoint.name}",
@@ -111,24 +115,24 @@ class Inside:
     def _none(self) -> str:
         return f"trace: none of the examples is {self.config.trace_choice}"
 
-    def _starts(self, starts: int) -> dict[str, float]:
-        """Means over the examples of the metrics of `evaluators.convergence.start_metrics`, which it prints."""
-        model = self.head.model
-        assert isinstance(model, RandomStartModel)
-        config, device = self.config, next(model.parameters()).device
-        subset = {"max_examples": config.eval_max_examples, "seed": config.seed}
-        batches = EvalBatches(self.source, self.source.shards[0], max(1, _ROWS // starts), **subset)
-        sums: dict[str, float] = {}
-        for batch in batches:
-            data = {key: torch.from_numpy(batch[key]).to(device) for key in MODEL_INPUTS}
-            found = start_metrics(answer_from_starts(model, data, starts, self.max_steps), data["labels"], _TOP)
-            for key, value in found.items():
-                sums[key] = sums.get(key, 0.0) + value * len(batch["inputs"])
-        means = {key: value / max(1, len(batches.examples)) for key, value in sums.items()}
-        print(f"\nfrom {starts} starts:")
-        for key, value in means.items():
-            print(f"  {key:<24}{value:>10.4f}")
-        return means
+    def roll_out(self, arch: ArchConfig, ranks: Ranks, batch_size: int) -> None:
+        """Answer the examples by rollouts, if that is asked for; `report` then says what came out. Collective.
+
+        Args:
+            arch: the architecture of the model.
+            ranks: the rank of this process.
+            batch_size: rows at once, over all processes.
+        """
+        config, metadata = self.config, self.source.metadata
+        if config.restarts == 1:
+            return
+        batches = EvalBatches(
+            self.source, self.source.shards[0], batch_size, ranks.rank, ranks.world_size, config.eval_max_examples,
+            config.seed,
+        )  # fmt: skip
+        how = RolloutEvaluation(self.rule, self.selectors, config.curve, -(-batch_size // ranks.world_size))
+        flops = flops_per_pass(arch, metadata.vocab_size, metadata.seq_len)
+        self.points = rollout_points(self.head, self.task, batches, how, flops, ranks)
 
 
 def task_at(source: Source, evaluators: Sequence[EvaluatorConfig] = ()) -> tuple[Task, dict[str, Any]]:

@@ -7,7 +7,7 @@ print(answer)
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from dataset.tasks.task import Task
 from evaluators.answer import Answer, known_label
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
+from evaluators.rollouts.attempts import ATTEMPTS, Attempts, attempt, sure, undecided
+from evaluators.rollouts.run import RolloutRule
+from evaluators.rollouts.selectors import Choice
 from evaluators.saved_model import SavedConfig, SavedTask, write_model
 from evaluators.search import SearchResult, SearchRule, search
 from evaluators.trace.record import record
@@ -98,6 +101,7 @@ class Reasoner(
         steps: int | None = None,
         halting: HaltRule | None = HaltRule(),  # noqa: B008  (immutable)
         name: str | None = None,
+        attempts: Attempts | None = ATTEMPTS,
         rule: SearchRule | None = None,
         seed: int = 0,
     ) -> Any:
@@ -109,8 +113,9 @@ class Reasoner(
             steps: the most ACT steps; None: as in the evaluations of the training run. Of a search: the most rounds.
             halting: when an answer is final before the last step; None: after the last step.
             name: the name of the puzzle, for models with an embedding for each puzzle.
+            attempts: how often a puzzle is tried, and which answer is taken; None: once. For models that do not search.
             rule: how a model that searches does it; others have no use for it.
-            seed: of the random choices of a search.
+            seed: of the random choices of a search, and of attempts.
 
         Returns:
             An `Answer`; a list of them for several puzzles, and for one that asks several questions.
@@ -120,7 +125,7 @@ class Reasoner(
         """
         several = self.task.is_batch(puzzle)
         questions = [q for item in (puzzle if several else [puzzle]) for q in self.task.questions(item, name)]
-        answers = self.answer(questions, steps, halting, rule, seed)
+        answers = self.answer(questions, steps, halting, rule, seed, attempts)
         return answers[0] if len(answers) == 1 and not several else answers
 
     def answer(
@@ -130,6 +135,7 @@ class Reasoner(
         halting: HaltRule | None = None,
         rule: SearchRule | None = None,
         seed: int = 0,
+        attempts: Attempts | None = None,
     ) -> list[Answer]:
         """The answers to questions in tokens; see `solve`."""
         questions = list(questions)
@@ -139,12 +145,65 @@ class Reasoner(
         if isinstance(self.head.model, LatticeDeductionTransformer):
             return self._search(self.head.model, questions, _with_rounds(rule or SEARCH, steps), seed)
         ids = [self._puzzle_id(question.name) for question in questions]
+        steps = steps or self.origin.max_steps
+        if attempts is not None and attempts.selector is not None:
+            return self._attempt(questions, ids, attempts, attempts.rule(self.task, steps, halting, seed))
         size = choose_batch_size(self.head.model, self.device)
         answers: list[Answer] = []
         for start in range(0, len(questions), size):
             part = slice(start, start + size)
-            answers += self._recur(questions[part], ids[part], steps or self.origin.max_steps, halting)
+            answers += self._recur(questions[part], ids[part], steps, halting)
+        return answers if attempts is None else self._again(answers, ids, attempts, steps, halting, seed)
+
+    def _again(
+        self,
+        answers: list[Answer],
+        ids: list[int],
+        attempts: Attempts,
+        steps: int | None,
+        halting: HaltRule | None,
+        seed: int,
+    ) -> list[Answer]:
+        """The answers, with those that the rules of the task reject replaced by ones that obey them, where found."""
+        wrong = [place for place, answer in enumerate(answers) if self._rejected(answer)]
+        rule = attempts.rule(self.task, steps, halting, seed)
+        if not wrong or rule.restarts == 1:
+            return answers
+        questions = [answers[place].question for place in wrong]
+        for place, found in zip(
+            wrong, self._attempt(questions, [ids[place] for place in wrong], attempts, rule), strict=True
+        ):
+            seconds = answers[place].seconds + found.seconds
+            better = found if found.solved else answers[place]
+            answers[place] = replace(better, seconds=seconds, rollouts=1 + found.rollouts)
         return answers
+
+    def _rejected(self, answer: Answer) -> bool:
+        """Whether the rules of the task, and not just a label, say that an answer is wrong."""
+        wrong = answer.verdict.status == "wrong"
+        return wrong and self.task.verify(answer.question.tokens, answer.tokens).status == "wrong"
+
+    def _attempt(
+        self, questions: list[Question], ids: list[int], attempts: Attempts, rule: RolloutRule
+    ) -> list[Answer]:
+        """The answers that the selector takes from the rollouts of each question."""
+        begun, selector = time.perf_counter(), attempts.chosen
+        rows = choose_batch_size(self.head.model, self.device)
+        answers: dict[int, Answer] = {}
+        for number, found, choice in attempt(self.head, self.task, questions, ids, selector, rule, rows):
+            question, seconds = questions[number], time.perf_counter() - begun
+            begun += seconds
+            rollout, step, _ = choice or Choice(0, found.steps - 1)
+            tokens, halts = found.answers[rollout, : step + 1], found.halt[rollout, : step + 1]
+            verdict = undecided(selector, rule.restarts)
+            if choice is not None:
+                verdict = self.task.verify(question.tokens, tokens[-1], question.label)
+            probabilities = np.array([sure(logit) for logit in halts.tolist()], np.float32)
+            answers[number] = Answer(
+                self.task, question, tokens[-1], step + 1, float(probabilities[-1]), tokens, probabilities, verdict,
+                seconds, rollouts=rule.restarts,
+            )  # fmt: skip
+        return [answers[number] for number in range(len(questions))]
 
     def trace(
         self,

@@ -2,24 +2,17 @@
 
 import csv
 import re
-from math import sqrt
 from pathlib import Path
 
 import pytest
 
 from evaluators.loading import load
 from tests.runs import ROOT
+from utils.statistics import wilson
 
 LARGEST = 3_000_000  # bytes of a file of weights
 SAMPLE = "held_out.csv"
 MODELS = sorted(path.parent for path in (ROOT / "weights").glob(f"*/{SAMPLE}"))
-
-
-def wilson(solved: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson interval of a rate; by default of 95 % confidence."""
-    rate, spread = solved / total, z**2 / total
-    middle, half = rate + spread / 2, z * sqrt(rate * (1 - rate) / total + spread / total / 4)
-    return (middle - half) / (1 + spread), (middle + half) / (1 + spread)
 
 
 def stated(folder: Path) -> tuple[int, int, float, float]:

@@ -14,6 +14,7 @@ from dataset.tasks.puzzle import Question
 from dataset.tasks.task import Task
 from evaluators.answer import Answer
 from evaluators.reasoner import Reasoner
+from evaluators.rollouts.attempts import ATTEMPTS
 from evaluators.solving import Board, boards_of
 from evaluators.terminal import board_in_terminal
 from tiny_recursive_model.choice import choose_model
@@ -104,7 +105,7 @@ def _typed(task: Task) -> str | None:
 
 
 def _show(reasoner: Reasoner, question: Question, flags: Flags) -> Answer:
-    (answer,) = reasoner.answer([question], flags.steps)
+    (answer,) = reasoner.answer([question], flags.steps, attempts=ATTEMPTS)
     if sys.stdout.isatty():
         _play(answer, flags.delay)
     else:

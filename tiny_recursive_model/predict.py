@@ -22,11 +22,13 @@ from evaluators.answer import Answer
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
 from evaluators.reasoner import Reasoner
+from evaluators.rollouts.attempts import ATTEMPTS, Attempts
 from tiny_recursive_model.choice import choose_model
 from tiny_recursive_model.puzzles import STDIN, questions_of, read_puzzles
 from utils.errors import UserError
 from utils.files import writing_to
 from utils.machine import DeviceName
+from utils.settings import Variation
 
 Format = Literal["text", "csv", "json", "arc"]
 _ALL_FRAMES = 10_000
@@ -57,6 +59,15 @@ class Flags:
     """Show this many different answers, the best first."""
     early_halting: bool = True
     """Stop when the halting head is sure and the answer stays the same."""
+    restarts: int = ATTEMPTS.restarts
+    """How often a puzzle is tried; 1: once."""
+    selector: str | None = None
+    """Which answer is taken: last, halting_head, first_to_halt, smallest_residual, most_confident, majority,
+    particle_filter or verifier. By default that of an ordinary pass; only if the rules reject it, it is tried again."""
+    vary: Variation | None = None
+    """How the tries differ. By default by symmetric views if the task has symmetries, otherwise by noise."""
+    noise: float = ATTEMPTS.noise
+    """Standard deviation of the noise."""
     format: Format | None = None
     """How to write the answers; arc is the format of submissions. By default as the name of --output says, or text."""
     json: bool = False
@@ -66,7 +77,7 @@ class Flags:
     device: DeviceName = "auto"
     """Where to compute."""
     seed: int = 0
-    """Seed of a search."""
+    """Seed of a search, and of the tries."""
 
 
 def main(arguments: list[str]) -> int:
@@ -119,11 +130,12 @@ def _format(flags: Flags) -> Format:
 def _answers(reasoner: Reasoner, questions: list[Question], flags: Flags) -> Iterator[Answer]:
     """The answers in order, each as soon as its batch is done."""
     halting = HaltRule() if flags.early_halting else None
+    attempts = Attempts(flags.restarts, flags.selector, flags.vary, flags.noise)
     size = 1 if reasoner.searches else choose_batch_size(reasoner.head.model, reasoner.device)
     with tqdm(total=len(questions), unit=" puzzles", delay=2, leave=False, disable=None) as bar:
         for start in range(0, len(questions), size):
             part = questions[start : start + size]
-            yield from reasoner.answer(part, flags.steps, halting, seed=flags.seed)
+            yield from reasoner.answer(part, flags.steps, halting, seed=flags.seed, attempts=attempts)
             bar.update(len(part))
 
 

@@ -19,6 +19,7 @@ class Stream(IntEnum):
     STORED_AUGMENTATION = 5  # symmetries of the copies that a builder stores
     DROPOUT = 6  # (step, rank): dropout, and noise that a recursion adds
     SEARCH = 7  # (round): symmetries and decisions of the chains of a search
+    ROLLOUTS = 8  # what makes the rollouts of a puzzle differ, and which particles go on
 
 
 @unique

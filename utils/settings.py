@@ -18,6 +18,7 @@ from utils.schema import Schema
 
 WandbMode = Literal["online", "offline", "disabled"]
 LoggerName = Literal["wandb", "tensorboard"]
+Variation = Literal["noise", "start", "views"]
 TraceChoice = Literal["mixed", "failed", "solved", "slow", "random"]
 # the key of a saved configuration that holds what `auto` came to on the machine of the run
 RESOLVED = "resolved"
@@ -357,7 +358,8 @@ class EvaluateConfig(CheckpointConfig):
         "the checkpoint": "load_checkpoint load_config arch force",
         "data": "data_paths data_paths_test split evaluators eval_max_examples eval_save_outputs blank_puzzle_id seed",
         "halting": "halt_max_steps early_halting halt_threshold halt_unchanged",
-        "a look inside": "trace trace_choice trace_inner trace_beside depth starts show_example",
+        "rollouts": "restarts vary noise selectors beta curve",
+        "a look inside": "trace trace_choice trace_inner trace_beside depth show_example",
         "the run": "global_batch_size save_path device compile",
     }
 
@@ -377,6 +379,19 @@ class EvaluateConfig(CheckpointConfig):
     """Halt only if the answer equals that of the previous step. false: do not compare, as published."""
     global_batch_size: int | None = Field(default=None, ge=1, le=1 << 20)
     """Examples evaluated at once, over all processes. null: 128 per process; on CUDA as many as fit in memory."""
+    restarts: int = Field(default=1, ge=1, le=4096)
+    """Also answer each example by so many rollouts of halt_max_steps, and report what each selector takes. 1: none."""
+    vary: Variation = "noise"
+    """How rollouts differ: noise on the latents at each step, the start of the latents, or symmetric views."""
+    noise: float = Field(default=0.3, ge=0, le=100)
+    """Standard deviation of the noise that noise and start add to the latents."""
+    selectors: list[str] = []
+    """last, halting_head, first_to_halt, smallest_residual, most_confident, majority, particle_filter or verifier.
+    Empty: all but particle_filter, and verifier only if the task has rules."""
+    beta: float = Field(default=0.25, ge=0, le=1000)
+    """How strongly the halting head guides a particle filter."""
+    curve: bool = True
+    """Report for 1, 2, 4, ... rollouts and steps too. false: for all only, and skip what no longer matters."""
     trace: int = Field(default=0, ge=0, le=100_000)
     """Record step by step how so many examples are answered: trace.npz, .html, .gif and .png. 0: none."""
     trace_choice: TraceChoice | list[Annotated[int, Field(ge=0)]] = "mixed"
@@ -387,8 +402,6 @@ class EvaluateConfig(CheckpointConfig):
     """Files trace.npz of other runs, to be shown in trace.html beside this one on the same puzzles."""
     depth: int | None = Field(default=None, ge=1, le=MAX_ACT_STEPS)
     """Also go on to so many steps, and report after 16, 32, 64, ... of them what is right and what was lost again."""
-    starts: int | None = Field(default=None, ge=1, le=4096)
-    """Also answer from so many random starts, and report how many are right; for architectures that start at random."""
     show_example: bool = False
     """Draw how an example is solved."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dataset.augmentation import Draws
 from dataset.tasks.look import Look
 from dataset.tasks.puzzle import Verdict, Written
-from dataset.tasks.symmetry import Symmetry
+from dataset.tasks.symmetry import Symmetry, random_choice
 from utils.counter_random import random_words
 from utils.errors import UserError
 
@@ -149,7 +149,7 @@ def broken_symmetries(task: Symmetric, examples: Sequence[Example], rng: np.rand
     """
     for symmetry in task.symmetries():
         for example in examples:
-            choice = symmetry.choices[int(rng.integers(len(symmetry.choices)))]
+            choice = random_choice(symmetry.choices, rng)
             if (fault := _fault(task, symmetry, choice, example)) is not None:
                 yield f"symmetry {symmetry.name!r}, {fault}"
                 break

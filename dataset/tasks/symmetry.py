@@ -25,6 +25,12 @@ class Choices(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+def random_choice(choices: Choices, rng: np.random.Generator) -> Any:
+    """One of the choices, all equally probable; there may be more of them than an index can count."""
+    draw = getattr(choices, "draw", None)
+    return choices[int(rng.integers(len(choices)))] if draw is None else draw(rng)
+
+
 @dataclass(frozen=True)
 class Symmetry:
     """A family of changes of a board.
@@ -123,3 +129,7 @@ class Permutations(Choices):
             place, rest = divmod(rest, factorial(remaining))
             order.append(left.pop(place))
         return np.array(order, np.int64)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """See `random_choice`."""
+        return rng.permutation(self.n)

@@ -32,7 +32,7 @@ import numpy as np
 
 from dataset.augmentation import Augmentation
 from dataset.tasks.look import Look, SymbolLine, SymbolLook
-from dataset.tasks.puzzle import Question, Solutions, Verdict, Written
+from dataset.tasks.puzzle import Question, Solutions, Status, Verdict, Written
 from dataset.tasks.symmetric import SymmetryAugmentation, key_of, same_answer
 from dataset.tasks.symmetry import Symmetry
 from dataset.tasks.written import Notation, is_batch, read_words
@@ -64,6 +64,7 @@ class Task:
     usual_size: ClassVar[tuple[int, int] | None] = None  # (seq_len, vocab_size) for a task without symbols and shape
     published: ClassVar[tuple[tuple[int, int], ...]] = ()  # (seq_len, vocab_size), the best known one first
     checks: ClassVar[tuple[str, ...]] = ()  # keys of the result of `check`
+    solved_check: ClassVar[str] = "solved"  # the one of them that says whether an answer is right
     builder: ClassVar[str | None] = None  # module of the command that builds a data set
     builder_options: ClassVar[str] = ""  # its required options, apart from --output-dir
 
@@ -296,22 +297,34 @@ class Task:
     def verify(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None) -> Verdict:
         """Whether an answer is right, by the rules if there are any, otherwise by the label if there is one.
 
-        The rules are those of `check`, which must then have a result `solved`.
+        The rules are those of `check`, if one of its results is `solved_check`.
 
         Args:
             question, answer: tokens [seq_len].
             label: tokens of the solution, 0 where nothing is asked for; None: unknown.
         """
-        if "solved" in self.checks:
-            solved = bool(self.check(question[None], answer[None])["solved"][0])
+        if self.solved_check in self.checks:
+            solved = bool(self.check(question[None], answer[None])[self.solved_check][0])
             reason = "the answer obeys the rules" if solved else "the answer breaks the rules"
             return Verdict("solved" if solved else "wrong", reason)
         if label is None:
-            return Verdict("undecided", f"the task {self.name} has no rules to check an answer by", False)
+            name = getattr(self, "name", "of these data")
+            return Verdict("undecided", f"the task {name} has no rules to check an answer by", False)
         wrong = int(np.count_nonzero((label != 0) & (answer != label)))
         if wrong:
             return Verdict("wrong", f"{wrong} cells differ from the solution that came with the puzzle")
         return Verdict("solved", "the answer is the solution that came with the puzzle")
+
+    def statuses(self, question: np.ndarray, answers: np.ndarray, label: np.ndarray | None = None) -> list[Status]:
+        """What `verify` says of many answers, tokens [n, seq_len], to one question, without the reasons.
+
+        The rules of `check` are applied to all of them at once; they call an answer to a question that has no solution
+        wrong.
+        """
+        if self.solved_check in self.checks:
+            solved = self.check(np.repeat(question[None], len(answers), 0), answers)[self.solved_check]
+            return ["solved" if right else "wrong" for right in solved.tolist()]
+        return [self.verify(question, answer, label).status for answer in answers]
 
     # -- examples, and models that know puzzles by name ----------------------------------------------------------------
 

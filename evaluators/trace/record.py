@@ -99,10 +99,10 @@ def verdicts(task: Task, inputs: np.ndarray, answers: np.ndarray) -> np.ndarray:
         answers: tokens of the answers [n, steps, seq].
     """
     n, steps, seq = answers.shape
-    if "solved" not in task.checks:
+    if task.solved_check not in task.checks:
         return np.full((n, steps), -1, np.int8)
     asked, answered = inputs.repeat(steps, 0), answers.reshape(-1, seq)
-    return task.check(asked, answered)["solved"].reshape(n, steps).astype(np.int8)
+    return task.check(asked, answered)[task.solved_check].reshape(n, steps).astype(np.int8)
 
 
 def _device(head: ACTLossHead) -> torch.device:
@@ -121,7 +121,7 @@ def _record_batch(
     with UpdateRecorder(model) if inner else nullcontext() as recorder:
         for step, (states, outputs) in enumerate(model.answer_steps(data, model.steps_limit(max_steps)), start=1):
             score = Score(outputs["logits"].argmax(-1), outputs["q_halt_logits"], labels)
-            probability, entropy = _certainty(head, outputs["logits"], score.preds)
+            probability, entropy = certainty(head, outputs["logits"], score.preds)
             stops = model.wants_to_halt(outputs, rule.threshold)
             if rule.unchanged:
                 stops = stops & (score.preds == preds).all(-1) if preds is not None else torch.zeros_like(stops)
@@ -151,7 +151,7 @@ def latents_of(inner: Any, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: states[name].flatten(1).float() for name in names if states[name].ndim > 2}
 
 
-def _certainty(head: ACTLossHead, logits: Tensor, preds: Tensor) -> tuple[Tensor, Tensor]:
+def certainty(head: ACTLossHead, logits: Tensor, preds: Tensor) -> tuple[Tensor, Tensor]:
     """(probability of each token of the answer, entropy in bits), float16 [..., seq], as the loss defines them."""
     logits = logits.float()
     log = log_stablemax(logits) if head.loss_fn is stablemax_cross_entropy else logits.log_softmax(-1)
@@ -203,7 +203,7 @@ class _Inner:
             flat = z.flatten(1).float()
             values = {
                 "inner_answers": preds,
-                "inner_probability": _certainty(self._head, logits, preds)[0],
+                "inner_probability": certainty(self._head, logits, preds)[0],
                 "inner_halt": self._inner.q_head(z[:, 0])[:, 0].float().sigmoid().nan_to_num(0.0),
                 "inner_change": relative_change(flat, self._before.get(name)),
             }

@@ -1,8 +1,15 @@
-"""Replays the recorded choice among several starts of EqR (`evaluators.convergence`)."""
+"""Replays the recorded choice among several starts of EqR (`evaluators.rollouts`)."""
 
+from typing import Any
+
+import numpy as np
 import torch
 
-from evaluators.convergence import answer_from_starts, majority_vote, start_metrics
+from dataset.tasks.task import Task
+from evaluators.rollouts.curve import share_of_lucky
+from evaluators.rollouts.run import RolloutRule, roll_out
+from evaluators.rollouts.selectors import SELECTORS
+from evaluators.rollouts.trajectories import Trajectories
 from models.losses import ACTLossHead
 from tests.models.recorded import Recording
 from tests.models.replay import OUTPUTS, RecordedStarts, equilibrium_metrics, model_of
@@ -39,25 +46,32 @@ def replay_starts(recording: Recording) -> None:
     model.load_state_dict(recording.under("step8/weights/"))
     model.set_draws(recording.under("select/draw/"))
     data = {name: values[:PUZZLES] for name, values in recording.under("step8/batch/").items()}
-    answers = answer_from_starts(model, data, STARTS, window=WINDOW)
-    recording.check("select/preds", answers.preds.flatten(0, 1))
-    recording.check("select/scores", answers.scores)
-    recording.check("select/order", answers.order)
-    metrics = start_metrics(answers, data["labels"], TOP_K)
-    for name, recorded in NAMES.items():
-        for key in recorded:
-            recording.check(f"select/metric/{key}", torch.tensor(metrics[name]))
+    head = ACTLossHead(model, recording.config["loss_type"]).eval()
+    task = Task(model.config.seq_len, model.config.vocab_size)
+    puzzles = [(tokens.numpy(), 0) for tokens in data["inputs"]]
+    by_puzzle = dict(roll_out(head, task, puzzles, RolloutRule(STARTS, "start"), rows=PUZZLES * STARTS))
+    found = [by_puzzle[number] for number in range(PUZZLES)]
+    scores = np.stack([one.residual(WINDOW) for one in found])
+    order = scores.argsort(axis=1, kind="stable")
+    recording.check("select/preds", torch.from_numpy(np.concatenate([one.answers[:, -1] for one in found])))
+    recording.check("select/scores", torch.from_numpy(scores))
+    recording.check("select/order", torch.from_numpy(order))
+    labels = data["labels"].numpy()
+    for name, value in _metrics(found, labels, scores, order).items():
+        for key in NAMES[name]:
+            recording.check(f"select/metric/{key}", torch.tensor(value))
     for key, value in SETTINGS.items():
         recording.check(f"select/metric/{key}", torch.tensor(value))
-    labelled = data["labels"] >= 0
-    right = (majority_vote(answers.preds) == data["labels"]) & labelled
-    recording.check("select/metric/majority_vote/accuracy", right.sum().double() / labelled.sum())
-    top = answers.preds.gather(1, answers.order[:, :TOP_K, None].expand(-1, -1, answers.preds.shape[2]))
-    any_of_top = ((top == data["labels"].unsqueeze(1)) | ~labelled.unsqueeze(1)).all(-1).any(1)
-    recording.check("select/metric/convergence_top_k/any_correct", any_of_top.double().mean())
+    majority = np.stack([one.answers[_chosen("majority", one), -1] for one in found])
+    right = ((majority == labels) & (labels >= 0)).sum() / (labels >= 0).sum()
+    recording.check("select/metric/majority_vote/accuracy", torch.tensor(right))
+    any_of_top = [
+        _exact(one, label)[best].any() for one, label, best in zip(found, labels, order[:, :TOP_K], strict=True)
+    ]
+    recording.check("select/metric/convergence_top_k/any_correct", torch.tensor(np.mean(any_of_top)))
 
     copies = {name: values.repeat_interleave(STARTS, 0) for name, values in data.items()}
-    head, loss, residuals = ACTLossHead(model, recording.config["loss_type"]).eval(), torch.zeros(()), []
+    loss, residuals = torch.zeros(()), []
     carry, sums = head.initial_carry(copies), {}
     with torch.inference_mode():
         for _ in range(model.config.halt_max_steps):
@@ -73,3 +87,32 @@ def replay_starts(recording: Recording) -> None:
         whole = float(recording.arrays[key]) * PUZZLES * STARTS  # the sum was rounded down to a whole number
         assert whole - 1e-2 <= residual <= whole + 1 + 1e-2, key
         recording.unchecked.discard(key)
+
+
+def _metrics(found: list[Trajectories], labels: np.ndarray, scores: np.ndarray, order: np.ndarray) -> dict[str, float]:
+    """The recorded metrics under the names of `NAMES`."""
+    exact = np.stack([_exact(one, label) for one, label in zip(found, labels, strict=True)])
+    ranked = np.take_along_axis(exact, order, 1)
+    chosen = [row[_chosen("majority", one)] for one, row in zip(found, exact, strict=True)]
+    metrics: dict[str, Any] = {
+        "mean_exact": exact.mean(),
+        "any_exact": exact.any(1).mean(),
+        "majority_exact": np.mean(chosen),
+        "top_score": np.take_along_axis(scores, order, 1)[:, :TOP_K].mean(),
+        "top_1_exact": ranked[:, :1].mean(),
+        "top_2_exact": ranked[:, :2].mean(),
+    }
+    metrics |= {f"pass@{k}": np.mean([share_of_lucky(k, STARTS, n) for n in exact.sum(1).tolist()]) for k in (1, 2)}
+    assert [_chosen("smallest_residual", one) for one in found] == [int(one.residual().argmin()) for one in found]
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _exact(found: Trajectories, label: np.ndarray) -> np.ndarray:
+    """Whether each last answer agrees with all labels, bool [rollouts]."""
+    return ((found.answers[:, -1] == label) | (label < 0)).all(-1)
+
+
+def _chosen(selector: str, found: Trajectories) -> int:
+    choice = SELECTORS[selector].choose(found, lambda answers: np.zeros(len(answers), np.bool_))
+    assert choice is not None
+    return choice.rollout

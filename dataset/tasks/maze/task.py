@@ -42,6 +42,7 @@ class Maze(Task):
     title: ClassVar[str] = "Maze"
     published: ClassVar[tuple[tuple[int, int], ...]] = ((900, 6),)
     checks: ClassVar[tuple[str, ...]] = ("valid_path", "shortest_path")
+    solved_check: ClassVar[str] = "shortest_path"
     builder: ClassVar[str | None] = "dataset.build_maze_dataset"
 
     def __init__(self, seq_len: int, vocab_size: int, height: int | None = None):

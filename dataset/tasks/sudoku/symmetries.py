@@ -33,6 +33,11 @@ class LinePermutations(Choices):
         order = Permutations(self.groups)[rest]
         return np.concatenate([group * self.size + lines[group] for group in order])
 
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """See `dataset.tasks.symmetry.random_choice`."""
+        order = rng.permutation(self.groups)
+        return np.concatenate([group * self.size + rng.permutation(self.size) for group in order])
+
 
 def sudoku_symmetries(box: Box) -> list[Symmetry]:
     """Digits may be renamed, bands and rows within bands and likewise columns permuted, and square boxes transposed."""
