@@ -11,7 +11,13 @@ from evaluators.answers import HaltRule, fixed_size
 from evaluators.depth import depth_stability, report_depth
 from evaluators.evaluation import picture_example
 from evaluators.rollouts.curve import Point
-from evaluators.rollouts.evaluate import RolloutEvaluation, default_selectors, report_rollouts, rollout_points
+from evaluators.rollouts.evaluate import (
+    RolloutEvaluation,
+    default_selectors,
+    examples_of,
+    report_rollouts,
+    rollout_points,
+)
 from evaluators.rollouts.run import RolloutRule, check_rollouts
 from evaluators.rollouts.selectors import selectors_named
 from evaluators.trace.choose import trace_examples
@@ -132,7 +138,7 @@ class Inside:
         )  # fmt: skip
         how = RolloutEvaluation(self.rule, self.selectors, config.curve, -(-batch_size // ranks.world_size))
         flops = flops_per_pass(arch, metadata.vocab_size, metadata.seq_len)
-        self.points = rollout_points(self.head, self.task, batches, how, flops, ranks)
+        self.points = rollout_points(self.head, self.task, examples_of(batches, self.task), how, flops, ranks)
 
 
 def task_at(source: Source, evaluators: Sequence[EvaluatorConfig] = ()) -> tuple[Task, dict[str, Any]]:

@@ -18,7 +18,7 @@ from evaluators.rollouts.trajectories import Trajectories
 from models.losses import ACTLossHead
 from utils.distributed import Ranks, barrier, summed_over_ranks
 
-_Example = tuple[Puzzle, Judge]
+Example = tuple[Puzzle, Judge]
 _KEPT_BYTES = 1 << 28  # of answers that wait for those of particle filters
 
 
@@ -48,7 +48,7 @@ def default_selectors(task: Task, question: np.ndarray) -> list[Selector]:
 def rollout_points(
     head: ACTLossHead,
     task: Task,
-    batches: EvalBatches,
+    examples: Iterable[Example],
     how: RolloutEvaluation,
     flops_per_pass: float,
     ranks: Ranks,
@@ -58,7 +58,7 @@ def rollout_points(
     Args:
         head: the model, in evaluation mode.
         task: the task of the data.
-        batches: the examples of this rank.
+        examples: the examples of this rank, each with its judge.
         how: the rollouts and the selectors.
         flops_per_pass: floating-point operations of one pass over one example.
         ranks: the rank of this process.
@@ -74,8 +74,8 @@ def rollout_points(
     filters = restarts if any(selector.resamples for selector in how.selectors) else []
     most = max(1, _KEPT_BYTES // (sum(filters) * limit * task.seq_len)) if filters else None
     hidden = None if ranks.is_main else True
-    with tqdm(total=len(batches.examples), desc="rollouts", disable=hidden, leave=False) as progress:
-        for puzzles in _parts(_examples(batches, task), most):
+    with tqdm(desc="rollouts", unit=" puzzles", disable=hidden, leave=False) as progress:
+        for puzzles in _parts(iter(examples), most):
             judges: dict[int, Judge] = {}
             resampled: dict[int, dict[int, Trajectories]] = {}
             for particles in filters:
@@ -93,7 +93,8 @@ def rollout_points(
     return curve.summed(device, summed_over_ranks).points(flops_per_pass)
 
 
-def _examples(batches: EvalBatches, task: Task) -> Iterator[tuple[Puzzle, Judge]]:
+def examples_of(batches: EvalBatches, task: Task) -> Iterator[Example]:
+    """The examples of a data set, each with its judge."""
     dtype = np.uint8 if task.vocab_size <= 256 else np.int32
     for batch in batches:
         rows = zip(batch["inputs"], batch["labels"], batch["puzzle_identifiers"], strict=True)
@@ -102,7 +103,7 @@ def _examples(batches: EvalBatches, task: Task) -> Iterator[tuple[Puzzle, Judge]
             yield (question, int(identifier)), Judge(task, question, known if known.any() else None)
 
 
-def _parts(examples: Iterator[_Example], most: int | None) -> Iterator[Iterable[_Example]]:
+def _parts(examples: Iterator[Example], most: int | None) -> Iterator[Iterable[Example]]:
     """Lists of at most `most` examples; None: all of them at once, which are not kept."""
     if most is None:
         yield examples
@@ -111,7 +112,7 @@ def _parts(examples: Iterator[_Example], most: int | None) -> Iterator[Iterable[
             yield part
 
 
-def _judged(examples: Iterable[_Example], judges: dict[int, Judge]) -> Iterator[Puzzle]:
+def _judged(examples: Iterable[Example], judges: dict[int, Judge]) -> Iterator[Puzzle]:
     """The puzzles; their judges are added to `judges` by number, as they are taken."""
     for number, (puzzle, judge) in enumerate(examples):
         judges[number] = judge
