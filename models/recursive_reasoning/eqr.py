@@ -7,7 +7,7 @@ noisy, with n standard normal and drawn anew in each call:
     f(z ; injection) = (1 - lambda) * z + lambda * layers(z + injection) + sigma * n
 
 And there is no puzzle embedding. So an example can be answered several times from different starts, and the answer
-taken whose trajectory settles best (`evaluators.convergence`).
+taken whose trajectory settles best (`evaluate.py restarts=N vary=start`).
 """
 
 from collections.abc import Mapping
