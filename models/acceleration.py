@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.act import ACTModel
+from utils.compiling import separate_compiled_by_cpu
 from utils.machine import Machine, compiling_refused
 
 
@@ -45,6 +46,7 @@ def accelerate(model: ACTModel, machine: Machine, work: float = 0) -> Accelerati
     fused, fuse_reason, update = _fuse(model) if refusal is None else (False, refusal, None)
     compiled, compile_reason = machine.choose_compile(work)
     if compiled:
+        separate_compiled_by_cpu()
         model.compile_recursion()
     return Acceleration(compiled, compile_reason, fused, fuse_reason, update)
 

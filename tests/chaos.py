@@ -147,6 +147,12 @@ def last_step(folder: Path) -> int:
     return int(found[1]) if found else 0
 
 
+def written(folder: Path) -> tuple[int, int] | None:
+    """What tells whether metrics.jsonl was written to; None: it is not there."""
+    path = folder / "metrics.jsonl"
+    return (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
+
+
 def wait(condition: Callable[[], object], seconds: float, pause: float = 0.005) -> bool:
     """Whether the condition came true in time."""
     deadline = time.monotonic() + seconds
@@ -209,6 +215,7 @@ def torment(
         return launches[-1]
 
     for number, kind in enumerate(plan):
+        untouched = written(folder)
         launch = started()
         # the kills are spread over what is left of the run
         target = last_step(folder) + chance.randint(1, max(2, 2 * (steps - last_step(folder)) // (kills - number + 2)))
@@ -231,7 +238,10 @@ def torment(
         if not wait(lambda running=running: not running.alive(), patience, 0.2):
             tally.hangs.append(f"{kind} at step {seen} ({when}): see {launch.log}")
             launch.end()
-        repeated = max(0, last_step(folder) - (latest_step(folder) or 0))
+        # a start that was killed before it wrote a step repeats nothing; the steps in the file are those of an earlier one
+        repeated = max(0, last_step(folder) - (latest_step(folder) or 0)) if written(folder) != untouched else 0
+        if repeated:
+            print(f"         {repeated} steps to repeat", flush=True)
         if "TERM" in kind or "INT" in kind or kind == "agent -9":
             tally.repeated_after_signal += repeated
         else:

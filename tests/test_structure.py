@@ -26,7 +26,7 @@ ALLOWED = {
 # libraries that a package must not know
 FOREIGN = {"models": {"hydra", "omegaconf", "wandb"}, "dataset": {"hydra", "omegaconf", "wandb"}}
 # the interfaces of torch, tokenizers, pydantic and onnxruntime: gradients, storages, parts, defaults and threads
-LIBRARY_ATTRIBUTES = (".grad", ".data", ".pre_tokenizer", "field.default", ".intra_op_num_threads")
+LIBRARY_ATTRIBUTES = (".grad", ".data", ".pre_tokenizer", "field.default", ".intra_op_num_threads", ".cache_key_tag")
 LONGEST_TRAIN = 92
 
 

@@ -2,6 +2,23 @@
 
 import sys
 
+import torch
+
+
+def separate_compiled_by_cpu() -> None:
+    """Let compiled code be found again only by CPUs with the same vector instructions.
+
+    torch does not look at them when it finds a graph in its cache, but takes the instructions of this CPU to compile
+    it; where machines share the folder of the cache (TORCHINDUCTOR_CACHE_DIR), the numbers are then wrong without a
+    word.
+    """
+    found = sorted(name for name in dir(torch.cpu) if name.startswith("_is_") and name.endswith("_supported"))
+    there = [name[4:-10] for name in found if getattr(torch.cpu, name)()]
+    mark = "cpu:" + "+".join([torch.backends.cpu.get_cpu_capability(), *there])
+    given = torch.compiler.config.cache_key_tag
+    if mark not in given:
+        torch.compiler.config.cache_key_tag = f"{given} {mark}".strip()
+
 
 def forget_compiled() -> None:
     """Drop all compiled code and its counters.
