@@ -238,7 +238,7 @@ def torment(
         if not wait(lambda running=running: not running.alive(), patience, 0.2):
             tally.hangs.append(f"{kind} at step {seen} ({when}): see {launch.log}")
             launch.end()
-        # a start that was killed before it wrote a step repeats nothing; the steps in the file are those of an earlier one
+        # a start that is killed before its first step repeats nothing: what is in the file, an earlier one wrote
         repeated = max(0, last_step(folder) - (latest_step(folder) or 0)) if written(folder) != untouched else 0
         if repeated:
             print(f"         {repeated} steps to repeat", flush=True)
