@@ -4,6 +4,7 @@ Exit status: 0: every answer is solved, or there is nothing to check it by. 1: a
 input is bad.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -23,8 +24,9 @@ from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
 from evaluators.reasoner import Reasoner
 from evaluators.rollouts.attempts import ATTEMPTS, Attempts
+from tiny_recursive_model.adapting import adapt
 from tiny_recursive_model.choice import choose_model
-from tiny_recursive_model.puzzles import STDIN, questions_of, read_puzzles
+from tiny_recursive_model.puzzles import STDIN, Given, Piece, questions_of, read_puzzles
 from utils.errors import UserError
 from utils.files import writing_to
 from utils.machine import DeviceName
@@ -51,6 +53,9 @@ class Flags:
     """The file of a task of your own, for a model that was trained on it."""
     name: str | None = None
     """The name of the puzzle, for a model that knows its puzzles by name."""
+    adapt: int | None = None
+    """For tasks of ARC that the model was not trained on: first fine-tune it on their demonstration pairs, for so many
+    epochs (200 is usual)."""
     steps: int | None = None
     """The most steps for a puzzle: ACT steps, or rounds of a search. By default as the model was evaluated."""
     all_steps: bool = False
@@ -91,7 +96,8 @@ def main(arguments: list[str]) -> int:
     sources = flags.puzzles or ([] if sys.stdin.isatty() else [STDIN])
     given = read_puzzles(sources)
     what = given[0].where
-    reasoner = choose_model(flags.model, flags.device, lambda model: questions_of(given, model.task), what)
+    adapted = None if flags.adapt is None else _adapted(given, flags.model, flags.adapt)
+    reasoner = adapted or choose_model(flags.model, flags.device, lambda model: questions_of(given, model.task), what)
     questions = questions_of(given, reasoner.task)
     if flags.name is not None:
         questions = [Question(question.tokens, flags.name, question.label) for question in questions]
@@ -114,6 +120,15 @@ def main(arguments: list[str]) -> int:
             flags.output.parent.mkdir(parents=True, exist_ok=True)
             flags.output.write_text("".join(f"{text}\n" for text in texts))
     return int(any(not answer.solved and answer.verdict.checked for answer in answers))
+
+
+def _adapted(given: list[Given], model: str | None, epochs: int) -> Reasoner:
+    """The model, fine-tuned on the tasks that are given. What the training prints goes to standard error."""
+    if model is None:
+        raise UserError("--adapt: give the model to adapt with --model.")
+    tasks = {piece.name or "unnamed": piece.puzzle for piece in given if isinstance(piece, Piece)}
+    with contextlib.redirect_stdout(sys.stderr):
+        return adapt(model, tasks, epochs=epochs)
 
 
 def _format(flags: Flags) -> Format:
