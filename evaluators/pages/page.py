@@ -1,6 +1,7 @@
 """Self-contained HTML pages: the styles, the scripts and the data are in the one file, and nothing is requested.
 
-A page NAME is written as NAME.html, NAME.css and NAME.js in this folder; base.css and charts.js belong to all of them.
+A page NAME is written as NAME.html, NAME.css and NAME.js in this folder, and where its header has more than the title,
+NAME_controls.html; base.html, base.css and charts.js belong to all of them.
 """
 
 import base64
@@ -54,6 +55,8 @@ def render(name: str, title: str, data: Mapping[str, Any], arrays: Arrays | None
         arrays: arrays that `data` refers to.
     """
     parts = {
+        "controls": _read(f"{name}_controls.html") if (FOLDER / f"{name}_controls.html").exists() else "",
+        "body": _read(f"{name}.html"),
         "title": html.escape(title),
         "policy": POLICY,
         "style": _read("base.css") + _read(f"{name}.css"),
@@ -61,7 +64,7 @@ def render(name: str, title: str, data: Mapping[str, Any], arrays: Arrays | None
         "arrays": arrays.packed() if arrays is not None else "",
         "script": _read("charts.js") + _read(f"{name}.js"),
     }
-    text = _read(f"{name}.html")
+    text = _read("base.html")
     for key, value in parts.items():
         text = text.replace(f"[[{key}]]", value)
     return text
