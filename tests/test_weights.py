@@ -42,7 +42,7 @@ def test_a_model_solves_as_many_as_its_card_says(folder: Path):
     with (folder / SAMPLE).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) >= 100
-    answers = load(folder).solve([row["question"] for row in rows])
+    answers = load(folder).solve([row["question"] for row in rows], attempts=None)
     right = [answer.written == row["answer"] for answer, row in zip(answers, rows, strict=True)]
     if folder.name.startswith("sudoku"):  # with one solution, the rules and the label agree
         assert [answer.solved for answer in answers] == right
