@@ -55,14 +55,14 @@ class FusedSwiGLU(SwiGLU, CastsWeights):
     def __init__(self, plain: SwiGLU):
         CastsWeights.__init__(self)  # not SwiGLU's, which would create new weights
         self.gate_up_proj, self.down_proj = plain.gate_up_proj, plain.down_proj
-        self.over_positions = plain.over_positions
+        self.over_positions, self.unit = plain.over_positions, plain.unit
         self.train(plain.training)
 
     @staticmethod
     def fits(plain: SwiGLU) -> bool:
-        """Whether the operator can compute a SwiGLU of these widths (over positions, any number of positions fits)."""
+        """Whether the operator can compute a SwiGLU of this unit and these widths (any number of positions fits)."""
         width, inner = plain.down_proj.weight.shape
-        return inner % PANEL == 0 and (plain.over_positions or width % PANEL == 0)
+        return plain.unit == "swiglu" and inner % PANEL == 0 and (plain.over_positions or width % PANEL == 0)
 
     def cast_weights(self, dtype: torch.dtype) -> swiglu.Packed:
         """The weights in the layout that the operator reads, in bf16 whatever `dtype` is."""
