@@ -40,7 +40,7 @@ def convert(model: ACTModel) -> tuple[bool, str]:
         (block, name, fused_layer(layer))
         for block in blocks
         for name, layer in block.named_children()
-        if isinstance(layer, Attention | SwiGLU) and type(layer) in _REPLACED
+        if isinstance(layer, Attention | SwiGLU) and type(layer) in _REPLACED and not _has_other_unit(layer)
     ]
     if not layers:
         return False, "the blocks of this architecture are of another kind"
@@ -56,6 +56,10 @@ def convert(model: ACTModel) -> tuple[bool, str]:
     if len(fitting) < len(layers):
         return True, f"bfloat16 on this CPU; but not attention, whose heads are no multiple of {PANEL} wide"
     return True, "bfloat16 on this CPU"
+
+
+def _has_other_unit(layer: Attention | SwiGLU) -> bool:
+    return isinstance(layer, SwiGLU) and layer.unit != "swiglu"
 
 
 def optimizer_update(device: torch.device, fused: bool) -> Callable[..., None] | None:

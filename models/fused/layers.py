@@ -60,9 +60,9 @@ class FusedSwiGLU(SwiGLU, CastsWeights):
 
     @staticmethod
     def fits(plain: SwiGLU) -> bool:
-        """Whether the operator can compute a SwiGLU of this unit and these widths (any number of positions fits)."""
+        """Whether the operator can compute a SwiGLU of these widths (over positions, any number of positions fits)."""
         width, inner = plain.down_proj.weight.shape
-        return plain.unit == "swiglu" and inner % PANEL == 0 and (plain.over_positions or width % PANEL == 0)
+        return inner % PANEL == 0 and (plain.over_positions or width % PANEL == 0)
 
     def cast_weights(self, dtype: torch.dtype) -> swiglu.Packed:
         """The weights in the layout that the operator reads, in bf16 whatever `dtype` is."""

@@ -46,7 +46,7 @@ class LatticeConfig(RecursionConfig, defaults=PUBLISHED):
         "stop_probability": "examples of the LDT stop when they are solved or in conflict; leave it null",
         "deep_improvement": "each step of the LDT has a target of its own already; leave it false",
         "label_smoothing": "the targets of the LDT are sets of candidates; use keep_weight, and leave this 0",
-        "supervision_decay": "a lattice does not show how many steps led to it; leave it 1",
+        "supervision_decay": "lattices of the LDT do not show how many steps led to them; leave it 1",
         "halt_loss_weight": "the LDT has no halting head; use conflict_loss_weight, and leave this 0.5",
     }
 
