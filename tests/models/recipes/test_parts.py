@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from torch import nn
 
 from models.act import draw_random_stops
 from models.recipes.config import DepthStage
@@ -142,13 +143,15 @@ def test_the_halting_head_has_no_say_in_training(architecture: str):
         "puzzle_identifiers": torch.zeros(4, dtype=torch.int64),
     }
     with torch.no_grad():
-        model.inner.q_head.bias.fill_(5)  # it would stop at once
+        model.inner.q_head.weight.zero_()
+        model.inner.q_head.bias = nn.Parameter(torch.tensor([5.0, -5.0]))  # it would stop at once
     carry, outputs = model(model.initial_carry(batch), batch, min_steps=torch.tensor([0, 4, 0, 4]))
     assert carry.halted.tolist() == [True, False, True, False]
     assert "target_q_continue" not in outputs
     fixed = model_of(architecture, deep_improvement=True)
     with torch.no_grad():
-        fixed.inner.q_head.bias.fill_(5)
+        fixed.inner.q_head.weight.zero_()
+        fixed.inner.q_head.bias = nn.Parameter(torch.tensor([5.0, -5.0]))
     carry = fixed.initial_carry(batch)
     for step in range(1, 5):
         carry, _ = fixed(carry, batch)

@@ -363,8 +363,8 @@ def test_a_run_resumed_within_a_batch_is_the_same_bit_by_bit(tmp_path: Path, arc
 
 
 def test_recipes_weigh_the_losses_of_a_step():
-    options = {"supervision_decay": 0.5, "halt_loss_weight": 0.1, "halt_exploration_prob": 0.0}
-    head, batch = small_text_head(**options), small_text()
+    options: dict[str, Any] = {"supervision_decay": 0.5, "halt_loss_weight": 0.1, "halt_exploration_prob": 0.0}
+    head, batch = small_text_head("trm", **options), small_text()
     carry = head.initial_carry(batch)
     for step in range(1, 4):
         carry, loss, metrics, outputs, _ = head(carry, batch, return_keys=("active",))

@@ -326,6 +326,7 @@ def test_the_product_by_blocks_is_the_grouped_one(counts: list[int], block: int)
 def test_the_blocks_of_experts_add_as_they_are_told(block: str, share: float | None):
     model = small_text_model("moeut", block=block)
     layer, batch = model.blocks[0], small_text()
+    assert isinstance(layer, PostNormBlock)
     view = model.inner.view(batch["documents"], cut_documents=True, record=False)
     h = torch.randn(4, 12, 16, generator=torch.Generator().manual_seed(0))
     expected = h
