@@ -23,6 +23,12 @@ def training_flops_per_example(arch: ArchConfig, vocab_size: int, seq_len: int) 
     return sum(share * _flops(arch, vocab_size, seq_len, start) for start, share in zip(starts, shares, strict=True))
 
 
+def flops_of_run(arch: ArchConfig, vocab_size: int, seq_len: int, batch: int, steps: int) -> tuple[float, float]:
+    """(operations of all steps of a run, operations of one step, or 0 if a depth curriculum makes them differ)."""
+    mean = batch * training_flops_per_example(arch, vocab_size, seq_len)
+    return steps * mean, 0.0 if model_config(arch).depth_curriculum else mean
+
+
 def _flops(arch: ArchConfig, vocab_size: int, seq_len: int, progress: float) -> int:
     """See `flops_per_example`, with the depth after a share `progress` of the training."""
     with torch.device("meta"):
