@@ -17,7 +17,7 @@ from evaluators.evaluation import check_save_outputs
 from evaluators.report.page import report_at_end
 from models.acceleration import accelerate
 from models.factory import comparable_config, count_parameters, make_head, resolve_arch
-from models.flops import flops_per_example
+from models.flops import flops_of_run
 from models.memory import say_memory
 from models.pretrained import start_from_weights
 from models.training import PuzzleEmbRates, TrainState
@@ -76,8 +76,8 @@ def train(config: PretrainConfig) -> None:
                 say(f"note: {note}")
             resume(state, plan, config, fixed, comparable_config, say)
         broadcast_module(head)  # no rank may start with other weights than rank 0
-        step_flops = size * flops_per_example(arch, shape.vocab_size, shape.seq_len)
-        acceleration = accelerate(head.model, machine, schedule.total_steps * step_flops)
+        work, step_flops = flops_of_run(arch, shape.vocab_size, shape.seq_len, size, schedule.total_steps)
+        acceleration = accelerate(head.model, machine, work)
         state.use_fast_update(acceleration)
         head.train()
 

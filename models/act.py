@@ -8,6 +8,7 @@ paper, arXiv 2510.04871, section 4.6.)
 import math
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.inner import InnerModel, RecursionConfig
+from models.recipes.depth import stage_at
 from utils.machine import COMPILE_OPTIONS, to_device
 
 
@@ -53,6 +55,17 @@ def draw_min_steps(
     return minimum.where(explores, 0)
 
 
+def draw_random_stops(
+    batch: int, halt_max_steps: int, probability: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Stopping by chance: 0 for a slot that stops at this step, else the maximum number of steps; int32 [batch].
+
+    Drawn again at each step, as in the published SE-RRM (arXiv 2603.02193).
+    """
+    stops = torch.rand(batch, generator=generator) < probability
+    return torch.full((batch,), halt_max_steps, dtype=torch.int32).masked_fill(stops, 0)
+
+
 class ACTModel(nn.Module):
     """An inner model with ACT around it. Subclasses set `inner_class`.
 
@@ -78,6 +91,10 @@ class ACTModel(nn.Module):
         """The parameters without weight decay."""
         return [p for name, p in self.named_parameters() if name.rpartition(".")[2] in self.undecayed]
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The parameters with two dimensions in the blocks: neither embeddings nor heads."""
+        return [p for block in self.blocks for p in block.parameters() if p.ndim == 2]
+
     @property
     def puzzle_emb(self):
         """The puzzle embedding, or None."""
@@ -94,7 +111,15 @@ class ACTModel(nn.Module):
 
     def draw_min_steps(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
         """The number of steps before which each slot must not halt in training, int32 [rows]; drawn at each step."""
-        return draw_min_steps(rows, self.config.halt_max_steps, self.config.halt_exploration_prob, generator)
+        config = self.config
+        if config.stop_probability is not None:
+            return draw_random_stops(rows, config.halt_max_steps, config.stop_probability, generator)
+        return draw_min_steps(rows, config.halt_max_steps, config.halt_exploration_prob, generator)
+
+    def at_progress(self, progress: float) -> AbstractContextManager[None]:
+        """Within the block, the depth of the recursion is that after a share `progress` of the training, in [0, 1)."""
+        stage = stage_at(self.config.depth_curriculum, progress)
+        return nullcontext() if stage is None else self.inner.depth.at(stage)
 
     def steps_limit(self, max_steps: int | None) -> int:
         """Maximum number of ACT steps of a slot: in evaluation `max_steps` if it is given, else halt_max_steps."""
@@ -185,7 +210,18 @@ class ACTModel(nn.Module):
         return {name: z.detach() for name, z in states.items()}, outputs
 
     def stops(self, outputs: Mapping[str, Tensor], steps: Tensor, min_steps: Tensor | None, limit: int) -> Tensor:
-        """Where the halting head stops before step `limit` and is allowed to: bool, in the shape of its logits."""
+        """Where slots stop before step `limit`: bool, in the shape of the halting logits.
+
+        In training with `stop_probability` it is a matter of chance, and with `deep_improvement` no slot stops.
+        """
+        if self.training and self.config.deep_improvement:
+            return torch.zeros_like(outputs["q_halt_logits"], dtype=torch.bool)
+        if self.training and self.config.stop_probability is not None:
+            return steps >= self.min_steps(steps, min_steps)
+        return self.own_stops(outputs, steps, min_steps, limit)
+
+    def own_stops(self, outputs: Mapping[str, Tensor], steps: Tensor, min_steps: Tensor | None, limit: int) -> Tensor:
+        """Where the architecture stops before step `limit`; here where its halting head says so and is allowed to."""
         if limit == 1 or not self.inner.halts_early(self.training):
             return torch.zeros_like(outputs["q_halt_logits"], dtype=torch.bool)
         wants = self.wants_to_halt(outputs)

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from models.act import ACTModel
+from models.inner import RecursionConfig
 from models.lattice.loss_head import LatticeLossHead
 from models.losses import ACTLossHead
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
@@ -39,6 +40,11 @@ def model_class(arch: ArchConfig) -> type[ACTModel]:
     if not issubclass(cls, ACTModel):
         raise UserError(f"arch.name={arch.name!r} is no architecture; config/arch/ has one file for each.")
     return cls
+
+
+def model_config(arch: ArchConfig) -> RecursionConfig:
+    """The keys of the architecture's class as an instance of its settings, with sizes of the data of 1."""
+    return model_class(arch).inner_class.config_class(**{**_without_auto(arch), "vocab_size": 1, "seq_len": 1})
 
 
 def known_arch_keys(arch: ArchConfig) -> set[str]:
@@ -125,9 +131,8 @@ def comparable_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def _all_keys(arch: ArchConfig) -> dict[str, Any]:
     """The keys that are given, and the defaults of the other keys of the architecture's class."""
     own_keys = _without_auto(arch)
-    filled = model_class(arch).inner_class.config_class(**{**own_keys, "vocab_size": 1, "seq_len": 1})
     kept = {"forward_dtype": "auto"} if own_keys != arch.own_keys else {}
-    return filled.model_dump(exclude=_FILLED_IN) | kept
+    return model_config(arch).model_dump(exclude=_FILLED_IN) | kept
 
 
 def _without_auto(arch: ArchConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.factory import make_head
+from models.factory import make_head, model_config
 from models.losses import ACTLossHead
 from utils.settings import ArchConfig
 
@@ -14,9 +14,27 @@ def flops_per_example(arch: ArchConfig, vocab_size: int, seq_len: int) -> int:
     They are counted on meta tensors, which is fast at any size. The count is that of the formulas: it includes neither
     elementwise operations nor anything that an implementation recomputes.
     """
+    return _flops(arch, vocab_size, seq_len, progress=1.0)
+
+
+def training_flops_per_example(arch: ArchConfig, vocab_size: int, seq_len: int) -> float:
+    """The same, as a mean over the training: with a depth curriculum its stages count by their share."""
+    starts = [0.0, *(stage.until for stage in model_config(arch).depth_curriculum)]
+    shares = [end - start for start, end in zip(starts, [*starts[1:], 1.0], strict=True)]
+    return sum(share * _flops(arch, vocab_size, seq_len, start) for start, share in zip(starts, shares, strict=True))
+
+
+def flops_of_run(arch: ArchConfig, vocab_size: int, seq_len: int, batch: int, steps: int) -> tuple[float, float]:
+    """(operations of all steps of a run, operations of one step, or 0 if a depth curriculum makes them differ)."""
+    mean = batch * training_flops_per_example(arch, vocab_size, seq_len)
+    return steps * mean, 0.0 if model_config(arch).depth_curriculum else mean
+
+
+def _flops(arch: ArchConfig, vocab_size: int, seq_len: int, progress: float) -> int:
+    """See `flops_per_example`, with the depth after a share `progress` of the training."""
     with torch.device("meta"):
         head, batch = _head_and_batch(arch, vocab_size, seq_len)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, head.model.at_progress(progress):
             _, loss, _, _, _ = head(carry=head.initial_carry(batch), batch=batch)
             loss.backward()
     return counter.get_total_flops()

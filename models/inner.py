@@ -22,15 +22,17 @@ from models.layers import (
     recomputed,
     trunc_normal_,
 )
+from models.recipes.config import RecipeConfig
+from models.recipes.depth import RecursionDepth
+from models.recipes.latent_noise import latent_update
 from models.sparse_embedding import SparsePuzzleEmbedding
 from models.view import View
 from utils.constants import MAX_ACT_STEPS
-from utils.schema import Schema
 
 FORWARD_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 
 
-class RecursionConfig(Schema):
+class RecursionConfig(RecipeConfig):
     """The keys that all architectures have. Unknown keys are ignored here, as in the published code."""
 
     model_config = ConfigDict(extra="ignore")
@@ -85,6 +87,12 @@ class RecursionConfig(Schema):
     def _rename(cls, values: Any) -> Any:
         names = cls.published_names
         return {names.get(key, key): value for key, value in values.items()} if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _there_are_steps_to_improve_over(self) -> Self:
+        if self.deep_improvement and self.halt_max_steps == 1:
+            raise ValueError("deep_improvement: it takes halt_max_steps of at least 2, or the only target is the label")
+        return self
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -151,7 +159,13 @@ class Level(nn.Module):
         """One layer, called with (h, view)."""
         assert isinstance(config, ReasonerConfig)
         return Block(
-            config.hidden_size, config.num_heads, config.expansion, positions, config.mlp_t, config.rms_norm_eps
+            config.hidden_size,
+            config.num_heads,
+            config.expansion,
+            positions,
+            config.mlp_t,
+            config.rms_norm_eps,
+            config.gated_unit,
         )
 
     def forward(self, z: Tensor, injection: Tensor | None, view: View) -> Tensor:
@@ -184,7 +198,9 @@ class InnerModel(nn.Module):
         puzzle_emb: the puzzle embedding, or None.
         compares_continue: whether a slot halts on q_halt > q_continue (else on q_halt > 0).
         trains_continue: whether q_continue is trained.
-        updates: a module without effect for each latent, through which `recurse` passes each new value of it.
+        depth: the cycles that `recurse` runs.
+        updates: a module for each latent, through which `recurse` passes each new value of it; without noise on the
+            latents it has no effect.
     """
 
     config_class: ClassVar[type[RecursionConfig]] = RecursionConfig
@@ -206,6 +222,7 @@ class InnerModel(nn.Module):
             assert self.q_head.bias is not None
             self.q_head.bias.fill_(-5)
         self.compares_continue = self.trains_continue = False
+        self.depth = RecursionDepth(config.H_cycles, config.L_cycles)
 
         self.prefix_len = 0
         self.positions = config.seq_len
@@ -214,7 +231,7 @@ class InnerModel(nn.Module):
         self.add_positions()
 
         # each new value of a latent passes through its module, where a recorder may listen (models.recorder)
-        self.updates = nn.ModuleDict({name: nn.Identity() for name in self.states})
+        self.updates = nn.ModuleDict({name: latent_update(config.latent_noise) for name in self.states})
         for init in filter(None, self.states.values()):
             self.register_buffer(init, trunc_normal_(torch.empty(hidden), std=1).to(self.dtype))
 
@@ -281,7 +298,7 @@ class PuzzleInnerModel(InnerModel):
 
     def __init__(self, config: RecursionConfig):
         super().__init__(config)
-        self.compares_continue = self.trains_continue = not self.config.no_ACT_continue
+        self.compares_continue = self.trains_continue = not self.config.no_ACT_continue and config.halts_by_head
 
     def add_positions(self) -> None:
         config = self.config

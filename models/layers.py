@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.attention import attend
+from models.recipes.config import GatedUnit
 from models.silu import silu
 from models.view import Rotation, View
 
 # Standard deviation of a unit normal truncated at +-2: dividing by it gives the truncated
 # distribution the requested std (as jax.nn.initializers.truncated_normal does).
 STD_OF_TRUNCATED_NORMAL = 0.87962566103423978
+GATE_EPS = 1e-5  # added to the mean square in the norm of a gated unit
 
 
 @torch.no_grad()
@@ -253,15 +255,33 @@ def swiglu_width(width: int, expansion: float) -> int:
 class SwiGLU(nn.Module):
     """`down(silu(gate(x)) * up(x))` (arXiv 2002.05202), no biases, over the last axis or over another.
 
-    The inner width is `inner` if it is given, else `swiglu_width(width, expansion)`.
+    The inner width is `inner` if it is given, else `swiglu_width(width, expansion)`. With `unit="rms_gate"`, the
+    product is another one, see `gated`.
     """
 
-    def __init__(self, width: int, expansion: float, inner: int | None = None, over_positions: bool = False):
+    def __init__(
+        self,
+        width: int,
+        expansion: float,
+        inner: int | None = None,
+        over_positions: bool = False,
+        unit: GatedUnit = "swiglu",
+    ):
         super().__init__()
         inner = inner or swiglu_width(width, expansion)
         self.gate_up_proj = CastedLinear(width, 2 * inner)
         self.down_proj = CastedLinear(inner, width)
-        self.over_positions = over_positions
+        self.over_positions, self.unit = over_positions, unit
+
+    def gated(self, gate: Tensor, up: Tensor, axis: int = -1) -> Tensor:
+        """`silu(gate) * up`, or with `unit="rms_gate"` `sigmoid(gate) * rms_norm(gate * up)`, normed over `axis`.
+
+        The second is the unit of a fast recipe for Sudoku-Extreme (docs/recipes.md). All arguments and the result have
+        one shape.
+        """
+        if self.unit == "rms_gate":
+            return torch.sigmoid(gate) * rms_norm(gate * up, GATE_EPS, axis)
+        return silu(gate) * up
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> the same; `over_positions` [batch, width, hidden] -> the same."""
@@ -269,9 +289,9 @@ class SwiGLU(nn.Module):
             # W @ x, so that nothing is transposed in memory
             gate_up, down = (layer.weight_as(x.dtype) for layer in (self.gate_up_proj, self.down_proj))
             gate, up = multiply_each(gate_up, x).chunk(2, dim=1)
-            return multiply_each(down, silu(gate) * up)
+            return multiply_each(down, self.gated(gate, up, axis=1))
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(silu(gate) * up)
+        return self.down_proj(self.gated(gate, up))
 
     def sublayer(self, x: Tensor, eps: float) -> Tensor:
         """`norm(x + swiglu(x))`, with the norm over the same axis as the SwiGLU."""
@@ -284,18 +304,27 @@ class Block(nn.Module):
     `mix` is attention, or with `mlp_t` a SwiGLU over the positions, whose norm is over the positions too.
     """
 
-    def __init__(self, hidden_size: int, num_heads: int, expansion: float, positions: int, mlp_t: bool, eps: float):
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        expansion: float,
+        positions: int,
+        mlp_t: bool,
+        eps: float,
+        unit: GatedUnit = "swiglu",
+    ):
         super().__init__()
         self.eps = eps
         if mlp_t:
-            self.mlp_t, self.self_attn = SwiGLU(positions, expansion, over_positions=True), None
+            self.mlp_t, self.self_attn = SwiGLU(positions, expansion, over_positions=True, unit=unit), None
         else:
             self.mlp_t, self.self_attn = None, Attention(hidden_size, num_heads)
-        self.mlp = self.make_mlp(hidden_size, expansion)
+        self.mlp = self.make_mlp(hidden_size, expansion, unit)
 
-    def make_mlp(self, hidden_size: int, expansion: float) -> SwiGLU:
+    def make_mlp(self, hidden_size: int, expansion: float, unit: GatedUnit) -> SwiGLU:
         """The second sublayer."""
-        return SwiGLU(hidden_size, expansion)
+        return SwiGLU(hidden_size, expansion, unit=unit)
 
     def forward(self, h: Tensor, view: View) -> Tensor:
         if self.mlp_t is not None:

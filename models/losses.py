@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.act import ACTModel, Carry
+from models.recipes.improvement import improvement_targets
 from utils.constants import IGNORE_LABEL_ID
 
-TokenLoss = Callable[[Tensor, Tensor], Tensor]
+TokenLoss = Callable[..., Tensor]  # (logits, labels, label smoothing=0.0) -> loss of each token
 
 
 def log_stablemax(logits: Tensor) -> Tensor:
@@ -20,21 +21,34 @@ def log_stablemax(logits: Tensor) -> Tensor:
     return torch.log(s / s.sum(-1, keepdim=True))
 
 
-def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def stablemax_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Loss of each token, 0 where the label is ignored. [..., vocab], [...] -> float64 [...].
+
+    With label smoothing e (arXiv 1512.00567) the target has 1 - e on the label, and e spread over the vocabulary:
+    `-(1 - e) log p[label] - e * mean over v of log p[v]`.
 
     Apple GPUs have no float64; there, and only there, it is computed in float32.
     """
     dtype = torch.float32 if logits.device.type == "mps" else torch.float64
     valid = labels != IGNORE_LABEL_ID
-    picked = log_stablemax(logits.to(dtype)).gather(-1, torch.where(valid, labels, 0).long().unsqueeze(-1))
-    return -torch.where(valid, picked.squeeze(-1), 0)
+    log_p = log_stablemax(logits.to(dtype))
+    picked = log_p.gather(-1, torch.where(valid, labels, 0).long().unsqueeze(-1)).squeeze(-1)
+    if smoothing:
+        picked = (1 - smoothing) * picked + smoothing * log_p.mean(-1)
+    return -torch.where(valid, picked, 0)
 
 
-def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Loss of each token, 0 where the label is ignored. [..., vocab], [...] -> float32 [...]."""
+def softmax_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Loss of each token, 0 where the label is ignored. [..., vocab], [...] -> float32 [...].
+
+    Label smoothing as in `stablemax_cross_entropy`.
+    """
     flat = F.cross_entropy(
-        logits.float().flatten(0, -2), labels.flatten().long(), ignore_index=IGNORE_LABEL_ID, reduction="none"
+        logits.float().flatten(0, -2),
+        labels.flatten().long(),
+        ignore_index=IGNORE_LABEL_ID,
+        reduction="none",
+        label_smoothing=smoothing,
     )
     return flat.view(labels.shape)
 
@@ -49,7 +63,9 @@ class ACTLossHead(nn.Module):
     """One ACT step with its loss and metrics.
 
     Loss per example: mean token loss + 0.5 * (BCE(q_halt, all tokens right) + BCE(q_continue, target)), **summed**
-    over the batch; the caller divides by the global batch size. (TRM paper, section 4, figure 3.)
+    over the batch; the caller divides by the global batch size. (TRM paper, section 4, figure 3.) In training, recipes
+    of the architecture (`models.recipes.config`) change the 0.5, the weight of a step, and the targets of the token
+    loss.
 
     Class attributes:
         loss_types: the token losses that `loss_type` may name.
@@ -102,7 +118,7 @@ class ACTLossHead(nn.Module):
         Returns:
             (new carry, summed loss, metrics, the requested outputs, whether all slots have halted). Metrics are sums:
             count, accuracy, exact_accuracy, q_halt_accuracy and steps over the slots that halted on this step and
-            have a label; the losses over the whole batch.
+            have a label; the losses over the whole batch, all steps counting the same.
         """
         carry, outputs = self.model(carry=carry, batch=batch, min_steps=min_steps, row_seeds=row_seeds)
         labels = carry.current_data["labels"]
@@ -117,19 +133,42 @@ class ACTLossHead(nn.Module):
                 "q_halt_accuracy": (counted & scored.q_halt_right).sum(),
                 "steps": carry.steps.where(counted, 0).sum(),
             }
-        lm_loss, q_halt_loss = (loss.sum() for loss in self.example_losses(outputs, labels, scored))
-        metrics |= {"lm_loss": lm_loss.detach(), "q_halt_loss": q_halt_loss.detach()}
-        q_loss = q_halt_loss
+        lm_losses, q_halt_losses = self.example_losses(outputs, self.targets(carry), scored)
+        losses = {"lm_loss": lm_losses, "q_halt_loss": q_halt_losses}
         if "target_q_continue" in outputs:
-            q_continue_loss = _binary_cross_entropy(outputs["q_continue_logits"], outputs["target_q_continue"]).sum()
-            metrics["q_continue_loss"] = q_continue_loss.detach()
-            q_loss = q_loss + q_continue_loss
+            continues, target = outputs["q_continue_logits"], outputs["target_q_continue"]
+            losses["q_continue_loss"] = _binary_cross_entropy(continues, target)
+        sums = {name: values.sum() for name, values in losses.items()}
+        metrics |= {name: value.detach() for name, value in sums.items()}
+        weights = self.step_weights(carry.steps)
+        if weights is not None:
+            sums = {name: (weights * values).sum() for name, values in losses.items()}
+        lm_loss, q_halt_loss, *q_continue_loss = sums.values()
+        q_loss = sum(q_continue_loss, q_halt_loss)
         wanted = {key: outputs[key].detach() for key in return_keys if key in outputs}
-        return carry, lm_loss + 0.5 * q_loss, metrics, wanted, carry.halted.all()
+        loss = lm_loss + self.model.config.halt_loss_weight * q_loss
+        return carry, loss, metrics, wanted, carry.halted.all()
 
-    def example_losses(self, outputs: dict[str, Tensor], labels: Tensor, scored: "Score") -> tuple[Tensor, Tensor]:
+    def targets(self, carry: Carry) -> Tensor:
+        """What the token loss compares the answers with, int [batch, seq]: the labels, or a step on the way to them."""
+        data, config = carry.current_data, self.model.config
+        if not (self.training and config.deep_improvement):
+            return data["labels"]
+        return improvement_targets(data["inputs"], data["labels"], carry.steps, config.halt_max_steps)
+
+    def step_weights(self, steps: Tensor) -> Tensor | None:
+        """The weight of the loss at step t of an example, `supervision_decay ** (t - 1)`: fp32 [batch], or None for 1.
+
+        (Hierarchical supervision weighting of CGAR, arXiv 2511.08653, without the constant that divides the weights of
+        all steps there. The published code takes the mean of t over the batch.)
+        """
+        decay = self.model.config.supervision_decay
+        return decay ** (steps - 1).float() if self.training and decay != 1 else None
+
+    def example_losses(self, outputs: dict[str, Tensor], targets: Tensor, scored: "Score") -> tuple[Tensor, Tensor]:
         """(mean token loss, halting loss) of each example, [batch] each. Without labels the token loss is 0."""
-        token_losses = self.loss_fn(outputs["logits"], labels)
+        smoothing = self.model.config.label_smoothing if self.training else 0.0
+        token_losses = self.loss_fn(outputs["logits"], targets, smoothing)
         lm_loss = (token_losses / scored.label_count.clamp_min(1).unsqueeze(-1)).sum(-1)
         return lm_loss, _binary_cross_entropy(outputs["q_halt_logits"], scored.exact)
 

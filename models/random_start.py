@@ -14,9 +14,8 @@ from torch import Tensor
 
 from models.act import ACTModel
 from models.layers import STD_OF_TRUNCATED_NORMAL
-from utils.counter_random import random_words, uniform
+from utils.counter_random import seeds_of, uniform
 
-_TOKENS = 1  # the stream of the factors that make a seed of tokens
 _FIRST_STATE = 2  # the stream of the first latent; the following latents have the following numbers
 _CUT = 2.0  # standard deviations of the normal distribution before it is cut
 
@@ -33,12 +32,6 @@ def truncated_normal(seed: int, row_seeds: Tensor, columns: int, std: float) -> 
     within = erf(_CUT / 2**0.5)
     z = 2**0.5 * torch.erfinv((2 * uniform(seed, row_seeds, columns) - 1) * within)
     return z * (std / STD_OF_TRUNCATED_NORMAL)
-
-
-def seeds_of(tokens: Tensor) -> Tensor:
-    """A seed for each row of tokens, int64 [batch]; equal rows have equal seeds."""
-    factors = random_words(_TOKENS, torch.arange(tokens.shape[1], device=tokens.device), 1).squeeze(1)
-    return (tokens.long() * factors).sum(1)
 
 
 class RandomStartModel(ACTModel):

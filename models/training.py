@@ -17,6 +17,7 @@ from utils.counter_random import seed_of
 from utils.distributed import GradientSum, Ranks, SummedScalars, gather_rows
 from utils.errors import UserError
 from utils.machine import to_device
+from utils.muon import LR_RATIO
 from utils.optimizers import AdamATan2, learning_rate, make_optimizer
 from utils.random_streams import Stream
 from utils.settings import OptimizationConfig
@@ -120,10 +121,18 @@ class TrainState:
         self._averages_in_step = False  # whether the optimizer's step also updates the averages
         self.dense: Optimizer | None = None
         if self.parameters:
-            betas = (config.beta1, config.beta2)
+            betas, model = (config.beta1, config.beta2), head.model
             parameters = list(self.parameters.values())
-            undecayed = head.model.undecayed_parameters()
-            self.dense = make_optimizer(config.optimizer, parameters, config.lr, betas, config.weight_decay, undecayed)
+            self.dense = make_optimizer(
+                config.optimizer,
+                parameters,
+                config.lr,
+                betas,
+                config.weight_decay,
+                model.undecayed_parameters(),
+                model.hidden_matrices(),
+                config.adamw_lr_ratio,
+            )
         self.sparse: SparseSignSGD | None = None
         if head.model.puzzle_emb is not None:
             self.sparse = SparseSignSGD([head.model.puzzle_emb], puzzle_emb.lr, puzzle_emb.weight_decay)
@@ -173,7 +182,9 @@ class TrainState:
         draws = self._micro_batches(self._draws(batch["inputs"].device))
         sums: dict[str, Tensor] = {}
         for index, micro in enumerate(self._micro_batches(batch)):
-            self.carries[index], loss, metrics, _, _ = self.head(carry=self.carries[index], batch=micro, **draws[index])
+            with self.head.model.at_progress((self.step - 1) / self.total_steps):
+                carry = self.carries[index]
+                self.carries[index], loss, metrics, _, _ = self.head(carry=carry, batch=micro, **draws[index])
             # the gradients of all micro-batches and ranks are summed, so each is divided by the global batch size
             is_last = index == self.config.grad_accum_steps - 1
             with self.gradients.over_ranks() if is_last else nullcontext():
@@ -194,7 +205,7 @@ class TrainState:
             if optimizer is not None:
                 rate = learning_rate(base, self.step, self.total_steps, self.warmup_steps, config.lr_min_ratio)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get(LR_RATIO, 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
         if self.ema is not None and not self._averages_in_step:

@@ -7,8 +7,9 @@ In each YAML file, the part above `MARKER` is written by hand: what the file is 
 architecture, its class and loss. The part below is generated from the settings class: one of `utils.settings` for a
 program, or the `config_class` of the architecture for a file in config/arch without a defaults list.
 
-A `config_class` may have two class attributes: `yaml_values`, the values of keys whose value in the file differs from
-the default of the class, such as interpolations; and `unused`, the keys that have no effect.
+A `config_class` may have three class attributes: `yaml_values`, the values of keys whose value in the file differs from
+the default of the class, such as interpolations; `unused`, the keys that have no effect; and `refused`, the recipes
+(`models.recipes.config`) that the architecture cannot take, which are left out. The other recipes come last.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import yaml
 from pydantic import BaseModel
 
 from models.factory import known_arch_keys, model_class
+from models.recipes.config import RecipeConfig
 from utils.config import validate
 from utils.errors import exit_on_user_error
 from utils.hydra import CONFIG_DIR, SCHEMAS
@@ -111,12 +113,13 @@ def architecture(path: Path) -> tuple[type[BaseModel], dict[str, str]]:
     arch = validate(ArchConfig, {key: written.get(key) for key in ("name", "loss")}, where=f"{path.name}: ")
     schema, known = model_class(arch).inner_class.config_class, known_arch_keys(arch)
     values: dict[str, Any] = getattr(schema, "yaml_values", {})
+    shown = [*(key for key in schema.model_fields if key not in RecipeConfig.model_fields), *RecipeConfig.model_fields]
     if unknown := values.keys() - known:
         raise ValueError(f"{schema.__name__}.yaml_values: {', '.join(sorted(unknown))} are no keys of a configuration.")
     return schema, {
-        key: yaml_text(values[key]) if key in values else default_text(field)
-        for key, field in schema.model_fields.items()
-        if key in known
+        key: yaml_text(values[key]) if key in values else default_text(schema.model_fields[key])
+        for key in shown
+        if key in known and key not in getattr(schema, "refused", ())
     }
 
 

@@ -16,12 +16,19 @@ def _signed(bits: int) -> int:
 # the constants of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014)
 _STEP, _FIRST, _SECOND = (_signed(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
+_SEEDS = 1  # the stream of the factors that make a seed of tokens
 _UNUSED_BITS = 63 - 23  # 23 bits and a half are exact in fp32
 
 
 def seed_of(*entropy: int) -> int:
     """One int64 seed from several integers >= 0, such as (seed, stream, step); trailing zeros make no difference."""
     return _signed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+
+
+def seeds_of(tokens: Tensor) -> Tensor:
+    """A seed for each row of tokens [n, seq], int64 [n]; equal rows have equal seeds."""
+    factors = random_words(_SEEDS, torch.arange(tokens.shape[1], device=tokens.device), 1).squeeze(1)
+    return (tokens.long() * factors).sum(1)
 
 
 def random_words(seed: int, rows: Tensor, columns: int) -> Tensor:

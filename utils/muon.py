@@ -1,4 +1,7 @@
-"""Muon: momentum whose update has orthogonal rows or columns, for matrices; AdamW for all other parameters."""
+"""Muon: momentum whose update has orthogonal rows or columns, for matrices; AdamW for all other parameters.
+
+`Muon` is that of the published URM, for every matrix. `HiddenMuon` is PyTorch's, for the matrices in the blocks alone.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,6 +15,7 @@ MOMENTUM = 0.95
 UPDATE_RMS = 0.2  # root mean square of the update of a matrix, as that of AdamW is about
 ITERATIONS = 5
 EPS = 1e-8
+LR_RATIO = "lr_ratio"  # key of a parameter group: its learning rate divided by that of the run
 # coefficients (a, b, c) of the iterations of `orthogonal`; the last are used again if there are more
 _COEFFICIENTS = (
     (7.2086, -15.5131, 9.0178),
@@ -106,3 +110,67 @@ class Muon(Optimizer):
         correction = math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.addcdiv_(m, v.sqrt().add_(EPS), value=-group["lr"] * correction)
+
+
+class HiddenMuon(Optimizer):
+    """`torch.optim.Muon` for the matrices of hidden layers and `torch.optim.AdamW` for all else, as one optimizer.
+
+    A hidden matrix [rows, columns], with B its momentum (Nesterov) and NS five Newton-Schulz iterations in bf16, which
+    bring all singular values near 1:
+
+        B  = 0.95 * B + 0.05 * g
+        p *= 1 - lr * weight_decay
+        p -= lr * sqrt(max(1, rows / columns)) * NS(0.05 * g + 0.95 * B)
+
+    (Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024.) Embeddings, heads, biases and filters are
+    left to AdamW, whose learning rate has to be much smaller: its update has a size of 1 a number, and that of Muon
+    about 1 / sqrt(columns).
+
+    Args:
+        hidden: matrices.
+        others: all other parameters, as parameters or as parameter groups.
+        lr: learning rate of Muon.
+        betas: decay of the averages of AdamW.
+        weight_decay: decoupled weight decay of both.
+        adamw_lr_ratio: learning rate of AdamW divided by `lr`; also under `LR_RATIO` in its parameter groups, so that
+            whoever changes the rates keeps it.
+    """
+
+    def __init__(
+        self,
+        hidden: Iterable[nn.Parameter],
+        others: Any,
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        adamw_lr_ratio: float,
+    ):
+        self.muon = torch.optim.Muon(hidden, lr, weight_decay, MOMENTUM)
+        rate = lr * adamw_lr_ratio
+        self.adamw = torch.optim.AdamW(others, rate, betas, weight_decay=weight_decay) if others else None
+        groups = self.muon.param_groups + (self.adamw.param_groups if self.adamw is not None else [])
+        super().__init__([*groups[:1], *({**group, LR_RATIO: adamw_lr_ratio} for group in groups[1:])], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Let both parts work on the groups and on the state of this optimizer."""
+        self.muon.__setstate__({"state": self.state, "param_groups": self.param_groups[:1]})
+        if self.adamw is not None:
+            self.adamw.__setstate__({"state": self.state, "param_groups": self.param_groups[1:]})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update every parameter that has a gradient.
+
+        Raises:
+            ValueError: a closure is given; it is not supported.
+        """
+        if closure is not None:
+            raise ValueError("HiddenMuon takes no closure")
+        self.muon.step()
+        if self.adamw is not None:
+            self.adamw.step()

@@ -10,9 +10,9 @@ from torch.optim.optimizer import Optimizer
 
 from utils.errors import UserError
 from utils.machine import COMPILE_OPTIONS
-from utils.muon import Muon
+from utils.muon import HiddenMuon, Muon
 
-OptimizerName = Literal["adam_atan2", "adam_atan2_cuda", "adamw", "muon"]
+OptimizerName = Literal["adam_atan2", "adam_atan2_cuda", "adamw", "muon", "muon_hidden"]
 
 
 # atan(t) = t + t^3 * polynomial(t^2) for t in [0, 1], error below 1e-7 (fitted by reweighted least squares)
@@ -173,6 +173,8 @@ def make_optimizer(
     betas: tuple[float, float],
     weight_decay: float,
     undecayed: Iterable[nn.Parameter] = (),
+    hidden: Iterable[nn.Parameter] = (),
+    adamw_lr_ratio: float = 1.0,
 ) -> Optimizer:
     """The dense optimizer called `name`.
 
@@ -181,9 +183,11 @@ def make_optimizer(
         parameters: what it updates.
         lr, betas, weight_decay: see the optimizers.
         undecayed: those of the parameters that have no weight decay.
+        hidden: those of the parameters that muon_hidden has Muon for.
+        adamw_lr_ratio: with muon_hidden, the learning rate of AdamW divided by `lr`.
 
     Raises:
-        UserError: the CUDA package is requested but cannot be used here.
+        UserError: muon_hidden has no matrices to update; the CUDA package is requested but cannot be used here.
     """
     params: Any = _groups(parameters, set(undecayed))
     match name:
@@ -193,6 +197,14 @@ def make_optimizer(
             return torch.optim.AdamW(params, lr=lr, betas=betas, weight_decay=weight_decay)
         case "muon":
             return Muon(params, lr=lr, betas=betas, weight_decay=weight_decay)
+        case "muon_hidden":
+            matrices = [p for p in parameters if p in set(hidden)]
+            if not matrices:
+                raise UserError(
+                    "optimizer=muon_hidden: the blocks of this model have no matrix to train. Use optimizer=adamw."
+                )
+            others = _groups([p for p in parameters if p not in set(matrices)], set(undecayed))
+            return HiddenMuon(matrices, others, lr, betas, weight_decay, adamw_lr_ratio)
         case "adam_atan2_cuda":
             how = (
                 "It is a CUDA source build: with nvcc of torch's CUDA version on PATH run "

@@ -202,8 +202,9 @@ def _comparable_value(key: str, config: Mapping[str, Any], now: Mapping[str, Any
 
 
 def _is_only_longer(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a changed key only lengthens a run: all steps so far had the learning rates of the longer run."""
+    """Whether a changed key only lengthens a run: its steps so far had the rates and the depth of the longer run."""
     constant = before.get("lr_min_ratio") == now.get("lr_min_ratio") == 1 and not now.get("lr_warmup_ratio")
+    constant = constant and not (now.get("arch") or {}).get("depth_curriculum")
     return key in ("epochs", "max_sequences") and constant and key in before and now[key] > before[key]
 
 

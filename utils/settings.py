@@ -92,9 +92,12 @@ class OptimizationConfig(Settings):
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the weights, the order of the data, its augmentation and the exploration of halting."""
     optimizer: OptimizerName = "adam_atan2"
-    """Optimizer of the dense weights. adam_atan2_cuda needs the package adam-atan2."""
+    """Optimizer of the dense weights. muon: of URM, for all matrices; muon_hidden: of PyTorch, for those in the blocks.
+    Both have AdamW for the rest. adam_atan2_cuda needs the package adam-atan2."""
     lr: float = Field(ge=0, le=1000)
     """Peak learning rate of the dense weights."""
+    adamw_lr_ratio: float = Field(default=1.0, gt=0, le=1000)
+    """With optimizer=muon_hidden, the learning rate of AdamW as a fraction of that of Muon, which is lr."""
     lr_min_ratio: float = Field(default=1.0, ge=0, le=1)
     """Final learning rate as a fraction of the peak, reached by cosine decay. 1.0: constant."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -187,9 +190,9 @@ class PretrainConfig(TrainingConfig, defaults={"global_batch_size": 768, "lr": 1
         "length": "global_batch_size epochs max_steps",
         "evaluation": "eval_interval min_eval_interval eval_halt_max_steps eval_early_halting eval_halt_threshold "
         "eval_halt_unchanged eval_batch_size eval_max_examples eval_save_outputs eval_traces",
-        "optimization": "optimizer lr lr_min_ratio lr_warmup_steps beta1 beta2 weight_decay puzzle_emb_lr "
-        "puzzle_emb_weight_decay grad_clip_norm grad_accum_steps activation_checkpointing ema ema_rate freeze_weights "
-        "seed",
+        "optimization": "optimizer lr adamw_lr_ratio lr_min_ratio lr_warmup_steps beta1 beta2 weight_decay "
+        "puzzle_emb_lr puzzle_emb_weight_decay grad_clip_norm grad_accum_steps activation_checkpointing ema ema_rate "
+        "freeze_weights seed",
         "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
         "checkpoint_every_minutes keep_train_states keep_last keep_best keep_best_by on_divergence divergence_factor "
         "show_example report logger wandb_mode",
@@ -273,8 +276,8 @@ class TextConfig(
         "architecture": "arch",
         "length": "max_sequences max_steps global_batch_size",
         "evaluation": "eval_interval eval_batches eval_halt_max_steps",
-        "optimization": "optimizer lr lr_min_ratio lr_warmup_ratio beta1 beta2 weight_decay grad_clip_norm "
-        "grad_accum_steps activation_checkpointing ema ema_rate seed",
+        "optimization": "optimizer lr adamw_lr_ratio lr_min_ratio lr_warmup_ratio beta1 beta2 weight_decay "
+        "grad_clip_norm grad_accum_steps activation_checkpointing ema ema_rate seed",
         "the run": "project_name run_name checkpoint_path load_checkpoint checkpoint_every_eval checkpoint_every_steps "
         "checkpoint_every_minutes keep_train_states keep_last keep_best keep_best_by on_divergence divergence_factor "
         "report logger wandb_mode",

@@ -20,9 +20,9 @@ from evaluators.rollouts.trajectories import Trajectories
 from evaluators.rollouts.variation import Undo, check_variation, noisy, step_keys, view
 from evaluators.trace.record import certainty, latents_of
 from models.losses import ACTLossHead
-from models.random_start import RandomStartModel, seeds_of
+from models.random_start import RandomStartModel
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
-from utils.counter_random import seed_of, uniform
+from utils.counter_random import seed_of, seeds_of, uniform
 from utils.errors import UserError
 from utils.random_streams import Stream
 from utils.settings import Variation

@@ -36,14 +36,16 @@ def convert(model: ACTModel) -> tuple[bool, str]:
     if device.type != "cpu" or model.inner.dtype != torch.bfloat16:
         return False, "they are for bfloat16 on CPUs"
     blocks = [block for block in model.blocks if isinstance(block, Block)]
-    layers = [
-        (block, name, fused_layer(layer))
+    found = [
+        (block, name, layer)
         for block in blocks
         for name, layer in block.named_children()
         if isinstance(layer, Attention | SwiGLU) and type(layer) in _REPLACED
     ]
+    layers = [(block, name, fused_layer(layer)) for block, name, layer in found if not _has_other_unit(layer)]
+    other_unit = "the MLPs, whose gated unit is no SwiGLU"
     if not layers:
-        return False, "the blocks of this architecture are of another kind"
+        return False, f"not for {other_unit}" if found else "the blocks of this architecture are of another kind"
     fitting = [(block, name, layer) for block, name, layer in layers if layer is not None]
     if model.config.hidden_size % PANEL or not fitting:
         return False, f"hidden_size {model.config.hidden_size} is no multiple of {PANEL}"
@@ -55,7 +57,11 @@ def convert(model: ACTModel) -> tuple[bool, str]:
     keep_freed_memory()
     if len(fitting) < len(layers):
         return True, f"bfloat16 on this CPU; but not attention, whose heads are no multiple of {PANEL} wide"
-    return True, "bfloat16 on this CPU"
+    return True, "bfloat16 on this CPU" + (f"; but not {other_unit}" if len(layers) < len(found) else "")
+
+
+def _has_other_unit(layer: Attention | SwiGLU) -> bool:
+    return isinstance(layer, SwiGLU) and layer.unit != "swiglu"
 
 
 def optimizer_update(device: torch.device, fused: bool) -> Callable[..., None] | None:

@@ -55,7 +55,7 @@ class FusedSwiGLU(SwiGLU, CastsWeights):
     def __init__(self, plain: SwiGLU):
         CastsWeights.__init__(self)  # not SwiGLU's, which would create new weights
         self.gate_up_proj, self.down_proj = plain.gate_up_proj, plain.down_proj
-        self.over_positions = plain.over_positions
+        self.over_positions, self.unit = plain.over_positions, plain.unit
         self.train(plain.training)
 
     @staticmethod

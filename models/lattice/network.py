@@ -39,6 +39,16 @@ class LatticeConfig(RecursionConfig, defaults=PUBLISHED):
 
     yaml_values: ClassVar[dict[str, Any]] = {}
     unused: ClassVar[tuple[str, ...]] = ("H_layers", "H_cycles", "L_cycles", "rms_norm_eps", "halt_exploration_prob")
+    refused: ClassVar[dict[str, str]] = {
+        "gated_unit": "the MLPs of the LDT have no gate; leave it swiglu",
+        "latent_noise": "the LDT carries no latents; use dropout, and leave this 0",
+        "depth_curriculum": "the LDT has no cycles but n_loops; leave it empty",
+        "stop_probability": "examples of the LDT stop when they are solved or in conflict; leave it null",
+        "deep_improvement": "each step of the LDT has a target of its own already; leave it false",
+        "label_smoothing": "the targets of the LDT are sets of candidates; use keep_weight, and leave this 0",
+        "supervision_decay": "lattices of the LDT do not show how many steps led to them; leave it 1",
+        "halt_loss_weight": "the LDT has no halting head; use conflict_loss_weight, and leave this 0.5",
+    }
 
     L_layers: int = Field(default=4, ge=1, le=1000)
     """Blocks of the stack."""

@@ -29,6 +29,9 @@ class EquilibriumConfig(ReasonerConfig):
 
     yaml_values: ClassVar = {}
     unused: ClassVar = ("H_layers", "puzzle_emb_ndim", "puzzle_emb_len")
+    refused: ClassVar = {
+        "latent_noise": "EqR has noise of its own; set noise_scale, and noise_in_evaluation=false for training alone"
+    }
 
     pos_encodings: Literal["rope", "rope2d", "learned", "none"] = "rope"  # pyright: ignore[reportIncompatibleVariableOverride]
     """Position encoding: rope (rotary), rope2d (rotary, by row and column), learned (an embedding), or none."""

@@ -44,6 +44,10 @@ class FixedPointConfig(ReasonerConfig):
 
     published_names: ClassVar = {"max_iter": "halt_max_steps"}
     unused: ClassVar = ("H_layers", "H_cycles", "L_cycles", "mlp_t")
+    refused: ClassVar = {
+        "depth_curriculum": "FPRM has no cycles but n_backwards_L iterations, the same in all of the training; "
+        "leave it empty"
+    }
 
     halt_max_steps: int = Field(default=12, ge=1, le=MAX_ACT_STEPS)
     """Maximum number of steps of an example in training, each of n_backwards_L iterations."""
@@ -124,7 +128,7 @@ class ScaledBlock(nn.Module):
         super().__init__()
         self.eps, self.norm_type = config.rms_norm_eps, config.norm_type
         self.self_attn = TemperedAttention(config.hidden_size, config.num_heads, config.softmax_temp)
-        self.mlp = SwiGLU(config.hidden_size, config.expansion)
+        self.mlp = SwiGLU(config.hidden_size, config.expansion, unit=config.gated_unit)
 
     def forward(self, h: Tensor, view: View, a1: Tensor, b1: Tensor) -> Tensor:
         h = self._add(h, self.self_attn(self._before(h), view), a1, b1)
@@ -305,10 +309,10 @@ class FixedPointModel(RandomStartModel):
         states, outputs = super().advance(states, data)
         return states, outputs | {"residues": states["residues"], "stepsize": states["stepsize"].flatten()}
 
-    def stops(self, outputs: Mapping[str, Tensor], steps: Tensor, min_steps: Tensor | None, limit: int) -> Tensor:
+    def own_stops(self, outputs: Mapping[str, Tensor], steps: Tensor, min_steps: Tensor | None, limit: int) -> Tensor:
         """Which slots halt before step `limit`, bool [batch]."""
         if self.settings.halting_mechanism == "act":
-            return super().stops(outputs, steps, min_steps, limit)
+            return super().own_stops(outputs, steps, min_steps, limit)
         residue, size = outputs["residues"], outputs["stepsize"]
         if self.settings.eval_stops_together and not self.training:
             residue, size = residue.max().expand_as(residue), size.max().expand_as(size)

@@ -35,18 +35,17 @@ class HierarchicalInner(PuzzleInnerModel):
     def __init__(self, config: RecursionConfig):
         # as published: the embedding takes only the tokens it needs, whatever puzzle_emb_len is
         super().__init__(config.model_copy(update={"puzzle_emb_len": 0}))
-        self.compares_continue = True
-        self.trains_continue = True
+        self.compares_continue = self.trains_continue = config.halts_by_head
         self.H_level = Level(config, config.H_layers, self.positions)
         self.L_level = Level(config, config.L_layers, self.positions)
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         z_H, z_L = z["z_H"], z["z_L"]
-        updates = self.config.H_cycles * self.config.L_cycles
+        updates = self.depth.H_cycles * self.depth.L_cycles
         with torch.no_grad():
             for update in range(1, updates):
                 z_L = self.updates["z_L"](self.L_level(z_L, z_H + x, view))
-                if update % self.config.L_cycles == 0:
+                if update % self.depth.L_cycles == 0:
                     z_H = self.updates["z_H"](self.H_level(z_H, z_L, view))
         z_L = self.updates["z_L"](self.L_level(z_L, z_H + x, view))
         z_H = self.updates["z_H"](self.H_level(z_H, z_L, view))

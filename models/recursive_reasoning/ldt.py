@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.act import ACTModel, Carry
 from models.lattice.lattice import Deduction, choose_most_certain, deduce, given_cells, lattice_of, pin
@@ -64,6 +64,10 @@ class LatticeDeductionTransformer(ACTModel):
     def device(self) -> torch.device:
         """The device of the weights."""
         return self.network.input_proj.weight.device
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(self.network.backbone.layers)
 
     def compile_recursion(self) -> None:
         """Compile the loop. All loops are calls of one compiled function; parameter names do not change."""

@@ -25,11 +25,13 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from models.act import ACTModel
+from models.act import ACTModel, draw_random_stops
 from models.attention import attend
 from models.grid_rotary import GridRotaryEmbedding, grid_sides
 from models.inner import FORWARD_DTYPES, Level, ReasonerConfig, RecursionConfig
 from models.layers import Attention, CastedLinear, RotaryEmbedding, SwiGLU, cast_once, rms_norm, trunc_normal_
+from models.recipes.depth import RecursionDepth
+from models.recipes.latent_noise import latent_update
 from models.sparse_embedding import SparsePuzzleEmbedding
 from models.view import Rotation, View
 
@@ -39,6 +41,10 @@ class SymbolConfig(ReasonerConfig, defaults={"hidden_size": 256}):
 
     yaml_values: ClassVar = {}
     unused: ClassVar = ("H_layers", "mlp_t", "puzzle_emb_len", "no_ACT_continue")
+    refused: ClassVar = {
+        "stop_probability": "SE-RRM always stops by chance; set halt_exploration_prob, and leave this null",
+        "halt_loss_weight": "SE-RRM has no halting head to train; leave it 0.5",
+    }
 
     H_cycles: int = Field(default=3, ge=1, le=10_000)
     """Groups of passes per step; all but the last run without gradient."""
@@ -117,7 +123,7 @@ class SymbolBlock(nn.Module):
         self.eps = config.rms_norm_eps
         self.attn = SymbolAttention(hidden, config.num_heads, config.head_dim, *dropout)
         self.attn_t = SymbolAttention(hidden, config.num_heads_t, config.head_dim_t, *dropout)
-        self.mlp = SwiGLU(hidden, config.expansion)
+        self.mlp = SwiGLU(hidden, config.expansion, unit=config.gated_unit)
 
     def forward(self, h: Tensor, view: View) -> Tensor:
         h = rms_norm(h + self.attn(h.flatten(0, 1), view).view_as(h), self.eps)
@@ -179,6 +185,7 @@ class SymbolInner(nn.Module):
         self.L_level = SymbolLevel(config, config.L_layers, self.columns)
         outputs = (hidden, 1) if config.equivariant_symbols else (self.symbols * hidden, self.symbols)
         self.lm_head = CastedLinear(*outputs)
+        self.depth, self.update = RecursionDepth(config.H_cycles, config.L_cycles), latent_update(config.latent_noise)
         self.register_buffer("Z_init", trunc_normal_(torch.empty(hidden), std=1).to(self.dtype))
 
     @property
@@ -246,8 +253,8 @@ class SymbolInner(nn.Module):
 
     def passes(self, z: Tensor, x: Tensor, view: View) -> Tensor:
         """L_cycles passes: the new z, [batch, symbols, positions, hidden], as are z and x."""
-        for _ in range(self.config.L_cycles):
-            z = self.L_level(z, x, view)
+        for _ in range(self.depth.L_cycles):
+            z = self.update(self.L_level(z, x, view))
         return z
 
     def logits(self, z: Tensor) -> Tensor:
@@ -268,7 +275,7 @@ class SymbolInner(nn.Module):
             order = self.canonical_order(data["inputs"])
             x, view, z = _in_order(self.embed(data), order), self.view(), _in_order(states["z"], order)
             with torch.no_grad():
-                for _ in range(self.config.H_cycles - 1):
+                for _ in range(self.depth.H_cycles - 1):
                     z = self.passes(z, x, view)
             z = self.passes(z, x, view)
         back = order.argsort(1)
@@ -295,10 +302,9 @@ class SymbolEquivariantModel(ACTModel):
 
     def draw_min_steps(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
         """0 for a slot that halts at this step, drawn anew at each step; else the maximum number of steps."""
-        halts = torch.rand(rows, generator=generator) < self.config.halt_exploration_prob
-        return torch.full((rows,), self.config.halt_max_steps, dtype=torch.int32).masked_fill(halts, 0)
+        return draw_random_stops(rows, self.config.halt_max_steps, self.config.halt_exploration_prob, generator)
 
-    def stops(self, outputs: Mapping[str, Tensor], steps: Tensor, min_steps: Tensor | None, limit: int) -> Tensor:
+    def own_stops(self, outputs: Mapping[str, Tensor], steps: Tensor, min_steps: Tensor | None, limit: int) -> Tensor:
         """In training the slots whose time has come, in evaluation none."""
         if not self.training:
             return torch.zeros_like(steps, dtype=torch.bool)

@@ -8,7 +8,7 @@ from torch import Tensor
 from models.inner import RecursionConfig
 from models.layers import rms_norm
 from models.text.causal import PreNormBlock
-from models.text.model import DenseLevel, DenseTextConfig, TextInner, TextModel
+from models.text.model import DenseLevel, DenseTextConfig, TextInner, TextModel, TextModelConfig
 from models.view import View
 
 FLAT = {
@@ -26,6 +26,12 @@ class TextTransformerConfig(DenseTextConfig, defaults=FLAT):
     """The defaults give the model with 1,033,346 parameters."""
 
     unused: ClassVar = ("L_layers", "H_cycles", "L_cycles", "halt_exploration_prob")
+    refused: ClassVar = TextModelConfig.refused | {
+        "depth_curriculum": "text_flat has no recursion; leave it empty",
+        "latent_noise": "text_flat carries no latents; leave it 0",
+        "supervision_decay": "text_flat takes one step; leave it 1",
+        "halt_loss_weight": "text_flat does not halt; leave it 0.5",
+    }
 
     halt_max_steps: int = Field(default=1, ge=1, le=1)
     """A transformer without recursion takes one step."""

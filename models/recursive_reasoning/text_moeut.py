@@ -1,30 +1,40 @@
 """TRM for text with layers of experts: the feed-forward of MoEUT and the attention of SwitchHead.
 
-The blocks are TRM's post-norm blocks, not the peri-norm blocks of MoEUT (arXiv 2405.16039). MoEUT never normalises the
-residual stream, so in a recursion it would grow from cycle to cycle and from step to step; after a post-norm the
-latents have unit size however often they are fed back. As in MoEUT, the input of the *selectors* is normalised, so
-that the sigmoid scores do not depend on the size of the sum that enters a level; the input of the experts is not.
+The blocks are not the peri-norm blocks of MoEUT (arXiv 2405.16039). MoEUT never normalises the residual stream, so in a
+recursion it would grow from cycle to cycle and from step to step; after a post-norm the latents have unit size however
+often they are fed back. Of the two kinds with a post-norm, config/arch/text_moeut.yaml chooses the damped blocks of
+`text_trm.py`, with which the model learns (docs/text.md); a configuration without the key `block` is of an earlier
+version and means TRM's own. As in MoEUT, the input of the *selectors* is normalised, so that the sigmoid scores do not
+depend on the size of the sum that enters a level; the input of the experts is not.
 
 The initial standard deviations of the experts, queries, keys and selectors are scaled by sqrt(2 / number of layers
 applied in a step), as in the paper.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from models.inner import Level, RecursionConfig
 from models.recursive_reasoning.text_trm import TextRecursion
-from models.text.causal import PostNormBlock
+from models.text.causal import DampedBlock, PostNormBlock
 from models.text.model import TextModel, TextModelConfig
 from models.text.moe import ExpertAttention, ExpertFeedForward
 
+BLOCKS: dict[str, type[PostNormBlock]] = {"damped": DampedBlock, "post-norm": PostNormBlock}
 ONE_STEP = {"num_heads": 1, "L_cycles": 7, "halt_max_steps": 1, "halt_exploration_prob": 0.0}
 
 
 class TextMoEConfig(TextModelConfig, defaults=ONE_STEP):
     """The defaults give the model with 1,084,038 parameters."""
 
+    yaml_values: ClassVar = {"block": "damped"}
+    refused: ClassVar = TextModelConfig.refused | {
+        "gated_unit": "the experts of text_moeut have relu and no gate; leave it swiglu"
+    }
+
+    block: Literal["damped", "post-norm"] = "post-norm"
+    """How a block adds to its input: by a fifth of its size (damped), or as in TRM (post-norm)."""
     num_experts: int = Field(default=8, ge=1, le=65_536)
     """Number of experts of the feed-forward."""
     expert_size: int = Field(default=192, ge=1, le=65_536)
@@ -60,7 +70,7 @@ class TextMoEConfig(TextModelConfig, defaults=ONE_STEP):
 
 
 class ExpertLevel(Level):
-    """A stack of post-norm blocks of experts."""
+    """A stack of blocks of experts."""
 
     def make_block(self, config: RecursionConfig, positions: int) -> PostNormBlock:
         assert isinstance(config, TextMoEConfig)
@@ -84,7 +94,7 @@ class ExpertLevel(Level):
             scale,
             eps,
         )
-        return PostNormBlock(attention, mlp, eps)
+        return BLOCKS[config.block](attention, mlp, eps)
 
 
 class TextMoEInner(TextRecursion):

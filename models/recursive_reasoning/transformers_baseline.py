@@ -4,8 +4,9 @@ It has adaptive computation time like the other models (arXiv 2510.04871, publis
 every slot takes halt_max_steps steps; with `act_inference: true` slots halt adaptively in evaluation too.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from pydantic import model_validator
 from torch import Tensor
 
 from models.act import ACTModel
@@ -20,11 +21,21 @@ class TransformerConfig(ReasonerConfig, defaults=PUBLISHED):
 
     yaml_values: ClassVar = {"puzzle_emb_ndim": "${.hidden_size}"}
     unused: ClassVar = ("L_layers", "H_cycles", "L_cycles", "puzzle_emb_len", "no_ACT_continue")
+    refused: ClassVar = {"depth_curriculum": "the transformer baseline makes one pass a step; leave it empty"}
 
     act_enabled: bool = True
     """Halt adaptively in training; false: every example takes halt_max_steps steps."""
     act_inference: bool = False
     """Halt adaptively in evaluation too."""
+
+    @model_validator(mode="after")
+    def _examples_may_stop(self) -> Self:
+        if self.stop_probability is not None and not self.act_enabled:
+            raise ValueError(
+                "stop_probability: with act_enabled=false every example takes halt_max_steps steps; leave it null, or "
+                "act_enabled true"
+            )
+        return self
 
 
 class TransformerInner(PuzzleInnerModel):
@@ -36,7 +47,7 @@ class TransformerInner(PuzzleInnerModel):
     def __init__(self, config: RecursionConfig):
         # as published: the embedding takes only the tokens it needs, whatever puzzle_emb_len is
         super().__init__(config.model_copy(update={"puzzle_emb_len": 0}))
-        self.compares_continue = True
+        self.compares_continue = config.halts_by_head
         self.trains_continue = False
         self.H_level = Level(config, config.H_layers, self.positions)
 

@@ -32,7 +32,7 @@ class TinyRecursion(InnerModel):
     def cycle(self, z_H: Tensor, z_L: Tensor, x: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """One cycle: new (z_H, z_L), [batch, positions, hidden] each, as are z_H, z_L and x."""
         injection = z_H + x
-        for _ in range(self.config.L_cycles):
+        for _ in range(self.depth.L_cycles):
             z_L = self.updates["z_L"](self.call_level(z_L, injection, view))
         return self.updates["z_H"](self.call_level(z_H, z_L, view)), z_L
 
@@ -43,7 +43,7 @@ class TinyRecursion(InnerModel):
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         z_H, z_L = z["z_H"], z["z_L"]
         with torch.no_grad():
-            for _ in range(self.config.H_cycles - 1):
+            for _ in range(self.depth.H_cycles - 1):
                 z_H, z_L = self.cycle(z_H, z_L, x, view)
         z_H, z_L = self.cycle(z_H, z_L, x, view)
         return {"z_H": z_H, "z_L": z_L}

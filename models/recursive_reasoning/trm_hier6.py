@@ -8,10 +8,10 @@ With S = z_L1 + ... + z_L6, recomputed before each update, a cycle is
 A step runs H_cycles cycles, all but the last without gradient.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.act import ACTModel
@@ -27,6 +27,15 @@ class SixLatentConfig(ReasonerConfig):
     L_cycles: int = Field(default=6, ge=1, le=NUM_LATENTS)
     """Reasoning latents updated per update of the answer."""
 
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        for stage in self.depth_curriculum:
+            if stage.L_cycles > NUM_LATENTS:
+                raise ValueError(
+                    f"depth_curriculum: L_cycles {stage.L_cycles}: at most {NUM_LATENTS}, one for each latent"
+                )
+        return self
+
 
 class SixLatentInner(PuzzleInnerModel):
     """The recursion of TRM with six reasoning latents."""
@@ -41,7 +50,7 @@ class SixLatentInner(PuzzleInnerModel):
     def cycle(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         """One cycle: the new latents, [batch, positions, hidden] each, as are those in `z` and x."""
         z = dict(z)
-        for i in range(1, self.config.L_cycles + 1):
+        for i in range(1, self.depth.L_cycles + 1):
             name = f"z_L{i}"
             z[name] = self.updates[name](self.L_level(_sum_of_latents(z), z["z_H"] + x, view))
         z["z_H"] = self.updates["z_H"](self.L_level(z["z_H"], _sum_of_latents(z), view))
@@ -49,7 +58,7 @@ class SixLatentInner(PuzzleInnerModel):
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         with torch.no_grad():
-            for _ in range(self.config.H_cycles - 1):
+            for _ in range(self.depth.H_cycles - 1):
                 z = self.cycle(z, x, view)
         return self.cycle(z, x, view)
 

@@ -25,14 +25,14 @@ class SingleLatentInner(PuzzleInnerModel):
 
     def cycle(self, z: Tensor, x: Tensor, view: View) -> Tensor:
         """One cycle: the new z, [batch, positions, hidden], as are z and x."""
-        for _ in range(self.config.L_cycles):
+        for _ in range(self.depth.L_cycles):
             z = self.updates["z_L"](self.L_level(z, x, view))
         return self.updates["z_L"](self.L_level(z, None, view))
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         z_L = z["z_L"]
         with torch.no_grad():
-            for _ in range(self.config.H_cycles - 1):
+            for _ in range(self.depth.H_cycles - 1):
                 z_L = self.cycle(z_L, x, view)
         return {"z_L": self.cycle(z_L, x, view)}
 

@@ -28,6 +28,8 @@ from utils.constants import IGNORE_LABEL_ID
 class WinnerConfig(ReasonerConfig):
     """As in TRM, and the number of chains."""
 
+    refused: ClassVar = {"deep_improvement": "TRM-WTA chooses the winner of a step by the label itself; leave it false"}
+
     num_chains: int = Field(default=4, ge=1, le=1024)
     """Chains of reasoning of each example in training."""
     eval_chains: int = Field(default=1, ge=1, le=1024)
@@ -89,7 +91,7 @@ class WinnerInner(TinyRecursion, PuzzleInnerModel):
                 # all chains side by side: [batch * chains, positions, hidden]
                 every_x = x.repeat_interleave(chains, 0)
                 z_H, z_L = z["z_H"].repeat_interleave(chains, 0), z["z_L"][:, :chains].flatten(0, 1)
-                for _ in range(self.config.H_cycles - 1):
+                for _ in range(self.depth.H_cycles - 1):
                     z_H, z_L = self.cycle(z_H, z_L, every_x, view)
                 ends = self.cycle(z_H, z_L, every_x, view) if chains > 1 else (z_H, z_L)
                 winner = self.winner(ends[0], data, chains) if chains > 1 else torch.zeros_like(slots)

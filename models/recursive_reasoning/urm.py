@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from models.act import ACTModel
 from models.inner import PuzzleInnerModel, ReasonerConfig, RecursionConfig, run_layers
 from models.layers import Block, SwiGLU
+from models.recipes.config import GatedUnit
 from models.silu import silu
 from models.view import View
 
@@ -52,14 +53,14 @@ class ConvSwiGLU(SwiGLU):
     The convolution is depthwise, with kernel 2: one filter of two taps and one bias for each inner channel.
     """
 
-    def __init__(self, width: int, expansion: float):
-        super().__init__(width, expansion)
+    def __init__(self, width: int, expansion: float, unit: GatedUnit):
+        super().__init__(width, expansion, unit=unit)
         inner = self.down_proj.weight.shape[1]
         self.dwconv = nn.Conv1d(inner, inner, kernel_size=2, groups=inner)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(silu(self.convolve(silu(gate) * up)))
+        return self.down_proj(silu(self.convolve(self.gated(gate, up))))
 
     def convolve(self, u: Tensor) -> Tensor:
         """`w0 * u[t - 1] + w1 * u[t] + b` at each position t, with u[-1] = 0. [batch, positions, inner] -> the same."""
@@ -71,8 +72,8 @@ class ConvSwiGLU(SwiGLU):
 class ConvBlock(Block):
     """`h = norm(h + attention(h)); h = norm(h + ConvSwiGLU(h))`. [batch, positions, hidden] -> the same."""
 
-    def make_mlp(self, hidden_size: int, expansion: float) -> SwiGLU:
-        return ConvSwiGLU(hidden_size, expansion)
+    def make_mlp(self, hidden_size: int, expansion: float, unit: GatedUnit) -> SwiGLU:
+        return ConvSwiGLU(hidden_size, expansion, unit)
 
 
 class UniversalInner(PuzzleInnerModel):
@@ -84,8 +85,9 @@ class UniversalInner(PuzzleInnerModel):
     def __init__(self, config: RecursionConfig):
         super().__init__(config)
         sizes = (self.config.hidden_size, self.config.num_heads, self.config.expansion, self.positions)
+        eps, unit = self.config.rms_norm_eps, self.config.gated_unit
         self.layers = nn.ModuleList(
-            ConvBlock(*sizes, mlp_t=False, eps=self.config.rms_norm_eps) for _ in range(self.config.L_layers)
+            ConvBlock(*sizes, mlp_t=False, eps=eps, unit=unit) for _ in range(self.config.L_layers)
         )
 
     @property
@@ -94,14 +96,14 @@ class UniversalInner(PuzzleInnerModel):
 
     def passes(self, z: Tensor, x: Tensor, view: View) -> Tensor:
         """L_cycles passes: the new z, [batch, positions, hidden], as are z and x."""
-        for _ in range(self.config.L_cycles):
+        for _ in range(self.depth.L_cycles):
             z = self.updates["current_hidden"](run_layers(self.layers, z + x, view, self.config.recompute))
         return z
 
     def recurse(self, z: dict[str, Tensor], x: Tensor, view: View) -> dict[str, Tensor]:
         hidden = z["current_hidden"]
         with torch.no_grad():
-            for _ in range(self.config.H_cycles - 1):
+            for _ in range(self.depth.H_cycles - 1):
                 hidden = self.passes(hidden, x, view)
         return {"current_hidden": self.passes(hidden, x, view)}
 

@@ -57,7 +57,7 @@ class FeedForward(SwiGLU):
 
     def forward(self, x: Tensor, view: View | None = None) -> Tensor:
         gate_up_bytes = x.numel() // x.shape[-1] * self.gate_up_proj.weight.shape[0] * x.element_size()
-        if x.device.type != "cpu" or gate_up_bytes <= KEPT or torch.compiler.is_compiling():
+        if self.unit != "swiglu" or x.device.type != "cpu" or gate_up_bytes <= KEPT or torch.compiler.is_compiling():
             return super().forward(x)
         gate_up, down = (projection.weight.to(x.dtype) for projection in (self.gate_up_proj, self.down_proj))
         tokens = x.flatten(0, -2).contiguous()

@@ -31,11 +31,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     With e = exp(logits - max), the loss of a token is log(sum e) - (logit of the label - max), and its gradient with
     respect to the logits is e / sum e - (1 at the label). The factors of a token, its weight and 1 / sum e, are applied
     to the narrow operands of the products, so that the logits are read only a few times; none of them are kept.
+
+    With label smoothing s, the logit of the label gives way to (1 - s) times itself plus s times the mean of all, and
+    the 1 at the label to 1 - s there and s / vocab everywhere.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, answer: Tensor, table: Tensor, labels: Tensor, weights: Tensor, trains: bool
+        ctx: Any, answer: Tensor, table: Tensor, labels: Tensor, weights: Tensor, trains: bool, smoothing: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         losses, right = torch.zeros_like(weights), torch.zeros_like(weights, dtype=torch.bool)
         cast = table.to(answer.dtype)
@@ -49,13 +52,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             logits = F.linear(z, cast).float()
             largest, best = logits.max(-1, keepdim=True)
             own = logits.gather(1, wanted) - largest
+            aim = (1 - smoothing) * own + smoothing * (logits.mean(-1, keepdim=True) - largest) if smoothing else own
             e = logits.sub_(largest).exp_()
             total = e.sum(-1, keepdim=True)
-            losses.index_copy_(0, index, (total.log() - own).squeeze(1))
+            losses.index_copy_(0, index, (total.log() - aim).squeeze(1))
             right.index_copy_(0, index, (best == wanted).squeeze(1))
             if answer_gradient is not None and table_gradient is not None:
                 factor = weights.index_select(0, index).unsqueeze(1) / total
-                e = e.scatter_(1, wanted, own.exp() - total).to(z.dtype)
+                if smoothing:
+                    e = e.sub_(smoothing / e.shape[1] * total).scatter_add_(1, wanted, (smoothing - 1) * total)
+                else:
+                    e = e.scatter_(1, wanted, own.exp() - total)
+                e = e.to(z.dtype)
                 answer_gradient.index_copy_(0, index, (factor * (e @ cast)).to(z.dtype))
                 table_gradient.add_(e.t() @ (factor * z).to(z.dtype))
         losses, right = losses.where(labelled, 0), right & labelled
@@ -65,9 +73,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return (losses * weights).sum(), losses, right
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         answer_gradient, table_gradient = ctx.saved_tensors
-        return answer_gradient * upstream[0].to(answer_gradient.dtype), table_gradient * upstream[0], None, None, None
+        scaled = answer_gradient * upstream[0].to(answer_gradient.dtype), table_gradient * upstream[0]
+        return *scaled, None, None, None, None
 
 
 def _chunks(labelled: Tensor) -> Sequence[Tensor]:
@@ -82,7 +91,7 @@ def _chunks(labelled: Tensor) -> Sequence[Tensor]:
 
 
 def weighted_cross_entropy(
-    answer: Tensor, table: Tensor, labels: Tensor, weights: Tensor
+    answer: Tensor, table: Tensor, labels: Tensor, weights: Tensor, smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`sum of weights * cross-entropy(softmax(answer @ table^T), labels)`, for a chunk of tokens at a time.
 
@@ -91,13 +100,14 @@ def weighted_cross_entropy(
         table: fp32 [vocab, hidden], cast to the dtype of `answer`; the softmax is computed in fp32.
         labels: int [rows, seq]; ignored ones count for nothing.
         weights: fp32 [rows, seq]; they get no gradient.
+        smoothing: share of the target that is spread evenly over the vocabulary (see `models.losses`).
 
     Returns:
         (the sum, fp32 scalar; without gradient, the losses fp32 [rows, seq], 0 where ignored, and whether the most
         likely token is the label, bool [rows, seq], False where ignored).
     """
     loss, losses, right = _ChunkedCrossEntropy.apply(  # pyright: ignore[reportGeneralTypeIssues]
-        answer.flatten(0, 1), table, labels.flatten(), weights.flatten(), torch.is_grad_enabled()
+        answer.flatten(0, 1), table, labels.flatten(), weights.flatten(), torch.is_grad_enabled(), smoothing
     )
     return loss, losses.view(labels.shape), right.view(labels.shape)
 
@@ -107,7 +117,9 @@ class TextLossHead(ACTLossHead):
 
     Loss of a row: the sum, over its positions that have a label and have not settled, of the token loss and, if there
     is more than one step, of 0.5 * BCE(q_halt, this token is right), divided by the number of its positions with a
-    label. The losses are **summed** over the rows. Mixtures of experts add their regulariser, times the number of rows.
+    label. The losses are **summed** over the rows. The 0.5 is `halt_loss_weight`, and `label_smoothing` and
+    `supervision_decay` apply to training as they do for puzzles; the steps are those of the row. Mixtures of experts
+    add their regulariser, times the number of rows.
     """
 
     model: TextModel
@@ -155,10 +167,15 @@ class TextLossHead(ACTLossHead):
         active = outputs["active"] & labelled
         share = 1 / labelled.sum(-1, keepdim=True).clamp_min(1)  # weight of a position in its row
         weights = active * share
+        config, step_weights = self.model.config, self.step_weights(carry.steps)
+        trained_weights = weights if step_weights is None else weights * step_weights.unsqueeze(1)
+        smoothing = config.label_smoothing if self.training else 0.0
 
         table = self.model.inner.embed_tokens.embedding_weight
         trained_labels = labels.where(active, IGNORE_LABEL_ID)
-        loss, losses, right = weighted_cross_entropy(outputs["answer"], table, trained_labels, weights)
+        loss, losses, right = weighted_cross_entropy(
+            outputs["answer"], table, trained_labels, trained_weights, smoothing
+        )
         with torch.no_grad():
             states["answer_loss"] = torch.where(active, losses, states["answer_loss"] * labelled)
             states["answer_right"] = torch.where(active, right, states["answer_right"] & labelled)
@@ -169,13 +186,14 @@ class TextLossHead(ACTLossHead):
                 "steps": states["answer_steps"].where(finished, 0).sum(),
                 "lm_loss": (states["answer_loss"] * share).sum(),
             }
-        if self.model.config.halt_max_steps > 1:
+        if config.halt_max_steps > 1:
             q_halt_losses = F.binary_cross_entropy_with_logits(
                 outputs["q_halt_logits"], right.float(), reduction="none"
             )
-            q_halt_loss = (q_halt_losses * weights).sum()
-            loss = loss + 0.5 * q_halt_loss
-            metrics["q_halt_loss"] = q_halt_loss.detach()
+            q_halt_loss = (q_halt_losses * trained_weights).sum()
+            loss = loss + config.halt_loss_weight * q_halt_loss
+            plain = q_halt_loss if step_weights is None else (q_halt_losses * weights).sum()
+            metrics["q_halt_loss"] = plain.detach()
         if "moe_loss" in outputs:
             moe_loss = outputs["moe_loss"] * len(labels)
             loss = loss + moe_loss

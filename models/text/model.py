@@ -35,6 +35,12 @@ TINY = {
 class TextModelConfig(RecursionConfig, defaults=TINY):
     """The keys that all text models share."""
 
+    refused: ClassVar[dict[str, str]] = {
+        "stop_probability": "text models halt position by position, and rows make all steps; leave it null",
+        "deep_improvement": "text models predict the next token, so no target lies between question and label; "
+        "leave it false",
+    }
+
     attend_across_documents: bool = False
     """Let attention see the earlier documents of the same row."""
 
@@ -56,7 +62,7 @@ class DenseLevel(Level):
     def make_block(self, config: RecursionConfig, positions: int) -> PostNormBlock:
         assert isinstance(config, DenseTextConfig)
         attention = CausalAttention(config.hidden_size, config.num_heads)
-        mlp = FeedForward(config.hidden_size, config.expansion, config.inner_size)
+        mlp = FeedForward(config.hidden_size, config.expansion, config.inner_size, unit=config.gated_unit)
         return self.block_class(attention, mlp, config.rms_norm_eps)
 
 

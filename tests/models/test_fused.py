@@ -389,6 +389,12 @@ def test_a_model_fuses_what_it_can_and_says_what_it_cannot(monkeypatch: pytest.M
         False,
         "the blocks of this architecture are of another kind",
     )
+    other_unit = "the MLPs, whose gated unit is no SwiGLU"
+    gated = small_model("trm", **(OWN | {"gated_unit": "rms_gate"}))
+    assert fuse(gated, "auto") == (True, f"bfloat16 on this CPU; but not {other_unit}")
+    assert {type(block.mlp) for block in gated.blocks} == {SwiGLU}
+    gated = small_model("trm", **(OWN | {"gated_unit": "rms_gate", "mlp_t": True, "pos_encodings": "none"}))
+    assert fuse(gated, "auto") == (False, f"not for {other_unit}")
     batch = small_batch(4)
     for variant in MIXINGS:
         plain, fusing = (small_model("trm", **(OWN | variant)).eval() for _ in range(2))

@@ -260,3 +260,14 @@ def test_a_weight_times_each_example_and_its_gradients():
     found = torch.autograd.grad(y, (weight, x), gradient)
     for a, b in zip(found, torch.autograd.grad(expected, (weight, x), gradient), strict=True):
         assert_close(a, b, 1e-12)
+
+
+@pytest.mark.parametrize("over_positions", [False, True])
+def test_the_gated_unit_with_a_norm(over_positions: bool):
+    layer = SwiGLU(6, 4.0, inner=5, over_positions=over_positions, unit="rms_gate").double()
+    x = torch.randn(2, 6, 6, dtype=torch.float64)
+    rows = x.mT if over_positions else x
+    both = rows @ layer.gate_up_proj.weight.T
+    gate, value = both[..., :5], both[..., 5:]
+    expected = (plain_norm(gate * value, -1) / (1 + torch.exp(-gate))) @ layer.down_proj.weight.T
+    assert_close(layer(x).detach(), (expected.mT if over_positions else expected).detach(), 1e-6)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.act import ACTModel, Carry
 from models.losses import TOKEN_LOSSES, ACTLossHead, log_stablemax, softmax_cross_entropy, stablemax_cross_entropy
+from models.recipes.improvement import improvement_targets
 from tests.models.small import set_q, small_batch, small_model, spread_q
 from utils.constants import IGNORE_LABEL_ID
 
@@ -98,6 +99,20 @@ def test_softmax_cross_entropy_is_that_of_torch():
     assert found.dtype == torch.float32
     mean = torch.nn.functional.cross_entropy(logits.float().view(-1, 7), labels.view(-1))
     torch.testing.assert_close(found.sum() / (labels != IGNORE_LABEL_ID).sum(), mean)
+
+
+@pytest.mark.parametrize("name", TOKEN_LOSSES)
+def test_smoothing_spreads_a_share_of_the_target(name: str):
+    logits = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(0)) * 3
+    labels = torch.tensor([[1, 2, 3, 4], [IGNORE_LABEL_ID, 0, 6, IGNORE_LABEL_ID], [5, 5, 5, 5]])
+    found = TOKEN_LOSSES[name](logits, labels, 0.3)
+    for i in range(3):
+        for j in range(4):
+            logs, label = PLAIN[name](logits[i, j].tolist()), int(labels[i, j])
+            target = [0.7 * (v == label) + 0.3 / 7 for v in range(7)]
+            expected = -sum(p * log for p, log in zip(target, logs, strict=True))
+            assert float(found[i, j]) == pytest.approx(0 if label == IGNORE_LABEL_ID else expected, rel=1e-5, abs=1e-6)
+    assert torch.equal(TOKEN_LOSSES[name](logits, labels, 0.0), TOKEN_LOSSES[name](logits, labels))
 
 
 # -- loss head --------------------------------------------------------------------------------------------------------
@@ -216,3 +231,42 @@ def test_minimum_steps_are_passed_on():
 def test_unknown_losses_are_refused_by_name():
     with pytest.raises(ValueError, match="allowed are stablemax_cross_entropy, softmax_cross_entropy"):
         ACTLossHead(small_model(), "focal")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_recipes_change_the_loss_of_training_alone(training: bool):
+    options = {"label_smoothing": 0.2, "supervision_decay": 0.7, "halt_loss_weight": 0.05}
+    model = spread_q(small_model("trm", **options))
+    carry, batch = mixed_slots(model)
+    head = ACTLossHead(model).train(training)
+    carry, loss, metrics, outputs, _ = head(carry, batch, return_keys=KEYS)
+    lm_loss, q_loss, total = 0.0, 0.0, 0.0
+    share = 0.2 if training else 0.0
+    for row, labels in enumerate(carry.current_data["labels"].tolist()):
+        logs = [PLAIN["stablemax_cross_entropy"](v) for v in outputs["logits"][row].double().tolist()]
+        found = [(v, label) for v, label in zip(logs, labels, strict=True) if label != IGNORE_LABEL_ID]
+        own = sum(-(1 - share) * v[label] - share * sum(v) / 7 for v, label in found) / max(1, len(found))
+        right = all(v.index(max(v)) == label for v, label in found)
+        own_q = plain_bce(float(outputs["q_halt_logits"][row]), float(right))
+        weight = 0.7 ** (int(carry.steps[row]) - 1) if training else 1.0
+        lm_loss, q_loss, total = lm_loss + own, q_loss + own_q, total + weight * (own + 0.05 * own_q)
+    assert float(metrics["lm_loss"]) == pytest.approx(lm_loss, rel=1e-5)
+    assert float(metrics["q_halt_loss"]) == pytest.approx(q_loss, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
+
+
+def test_a_step_of_deep_improvement_is_compared_with_its_own_target():
+    model = small_model("trm", deep_improvement=True)
+    carry, batch = mixed_slots(model)
+    head = ACTLossHead(model).train()
+    new, _, metrics, outputs, _ = head(carry, batch, return_keys=KEYS)
+    data = new.current_data
+    targets = improvement_targets(data["inputs"], data["labels"], new.steps, model.config.halt_max_steps)
+    assert not torch.equal(targets, data["labels"])
+    counts = (targets != IGNORE_LABEL_ID).sum(-1).clamp_min(1)
+    expected = (stablemax_cross_entropy(outputs["logits"], targets).sum(-1) / counts).sum()
+    assert float(metrics["lm_loss"]) == pytest.approx(float(expected))
+    assert new.halted.tolist() == (new.steps == 4).tolist()
+    evaluated = head.eval()(carry, batch)[2]["lm_loss"]
+    plain = (stablemax_cross_entropy(outputs["logits"], data["labels"]).sum(-1) / counts).sum()
+    assert float(evaluated) == pytest.approx(float(plain), rel=1e-5)

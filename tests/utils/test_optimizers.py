@@ -1,5 +1,6 @@
 """AdamATan2 against its formula written out for single numbers, the choice by name, and the learning-rate schedule."""
 
+import copy
 import math
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.muon import LR_RATIO
 from utils.optimizers import AdamATan2, atan2_above, learning_rate, make_optimizer
 
 BETAS = (0.9, 0.95)
@@ -137,6 +139,57 @@ def test_make_optimizer_passes_its_settings_on(name, plain_class):
     run(one, make_optimizer(name, one, 0.01, BETAS, 0.1), 1, 10)
     run(other, plain_class(other, lr=0.01, betas=BETAS, weight_decay=0.1), 1, 10)
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(one, other, strict=True))
+
+
+def hidden_muon(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Muon for parameter 0, AdamW at a tenth of its rate for the others, of which the last does not decay."""
+    more = {"undecayed": parameters[2:], "hidden": parameters[:1], "adamw_lr_ratio": 0.1}
+    return make_optimizer("muon_hidden", parameters, 0.02, BETAS, 0.1, **more)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(LR_RATIO, 1.0)
+
+
+def test_muon_for_hidden_matrices_is_that_of_torch_beside_adamw():
+    one, other = some_parameters(torch.float32), some_parameters(torch.float32)
+    optimizer = hidden_muon(one)
+    muon = torch.optim.Muon(other[:1], 0.02, weight_decay=0.1, momentum=0.95)
+    decays = [{"params": other[1:2]}, {"params": other[2:], "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(decays, 0.002, BETAS, weight_decay=0.1)
+    for step in range(1, 13):
+        set_rate(optimizer, 0.02 * step)
+        set_rate(muon, 0.02 * step)
+        set_rate(adamw, 0.002 * step)
+        for number, (mine, theirs) in enumerate(zip(one, other, strict=True)):
+            mine.grad = gradient(mine, step, number)
+            theirs.grad = gradient(theirs, step, number)
+        optimizer.step()
+        muon.step()
+        adamw.step()
+    assert all(torch.allclose(mine, theirs, rtol=1e-6, atol=0) for mine, theirs in zip(one, other, strict=True))
+    assert {key for state in optimizer.state.values() for key in state} >= {"momentum_buffer", "exp_avg"}
+
+
+def test_a_saved_muon_for_hidden_matrices_goes_on_bit_for_bit():
+    parameters = some_parameters(torch.float32)
+    optimizer = hidden_muon(parameters)
+    run(parameters, optimizer, 1, 15)
+    saved = copy.deepcopy(optimizer.state_dict())
+    resumed = [nn.Parameter(p.detach().clone()) for p in parameters]
+    run(parameters, optimizer, 16, 20)
+    other = hidden_muon(resumed)
+    other.load_state_dict(saved)
+    run(resumed, other, 16, 20)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(resumed, parameters, strict=True))
+
+
+def test_muon_for_hidden_matrices_needs_some():
+    parameters = some_parameters(torch.float32)
+    with pytest.raises(UserError, match="no matrix to train. Use optimizer=adamw"):
+        make_optimizer("muon_hidden", parameters, 0.02, BETAS, 0.1)
+    run(parameters[:1], make_optimizer("muon_hidden", parameters[:1], 0.02, BETAS, 0.1, hidden=parameters), 1, 2)
 
 
 def test_the_cuda_package_is_refused_without_cuda(monkeypatch: pytest.MonkeyPatch):

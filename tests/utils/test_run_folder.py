@@ -229,6 +229,14 @@ def test_changes_on_which_the_state_depends_are_refused():
     ]
 
 
+def test_a_run_may_become_longer_if_its_steps_so_far_stay_those_of_the_longer_run():
+    before = {"epochs": 2, "lr_min_ratio": 1.0, "arch": {"depth_curriculum": []}}
+    assert check_same_run(before, before | {"epochs": 4}, ("epochs",)) == ["epochs: 2 before, 4 now"]
+    stages = before | {"arch": {"depth_curriculum": [{"until": 0.5, "H_cycles": 1, "L_cycles": 1}]}}
+    with pytest.raises(UserError, match="epochs: 2 before, 4 now"):
+        check_same_run(stages, stages | {"epochs": 4}, ("epochs",))
+
+
 def test_other_changes_are_shown():
     before = {"lr": 1, "gone": 2, "same": {"a": [1]}, "seed": 0}
     now = {"lr": 3, "new": 4, "same": {"a": [1]}, "seed": 0}

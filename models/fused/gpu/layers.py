@@ -24,13 +24,15 @@ class GPUSwiGLU(SwiGLU, CastsWeights):
     def __init__(self, plain: SwiGLU):
         CastsWeights.__init__(self)  # not SwiGLU's, which would create new weights
         self.gate_up_proj, self.down_proj = plain.gate_up_proj, plain.down_proj
-        self.over_positions = plain.over_positions
+        self.over_positions, self.unit = plain.over_positions, plain.unit
         self.train(plain.training)
 
     @staticmethod
     def unfit(plain: SwiGLU, hidden_size: int) -> str | None:
         """Why the kernels cannot compute `plain` in a model of this hidden size, or None."""
         width, inner = plain.down_proj.weight.shape
+        if plain.unit != "swiglu":
+            return f"gated_unit {plain.unit} is no SwiGLU"
         if hidden_size % HIDDEN or inner % INNER:
             return f"hidden_size {hidden_size} is no multiple of {HIDDEN}, or the inner width {inner} of {INNER}"
         if plain.over_positions and width > swiglu_positions.MOST_POSITIONS:

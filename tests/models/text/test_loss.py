@@ -39,9 +39,12 @@ VOCAB = CONFIG["vocab_size"]
 # -- the loss by chunks -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("all_tokens", [False, True])
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_the_loss_by_chunks_is_that_of_all_logits(chunk: int, all_tokens: bool, monkeypatch: pytest.MonkeyPatch):
+def test_the_loss_by_chunks_is_that_of_all_logits(
+    chunk: int, all_tokens: bool, smoothing: float, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(text_loss, "CHUNK_CPU", chunk)
     if all_tokens:  # as on a GPU
         monkeypatch.setattr(text_loss, "_chunks", lambda labelled: torch.arange(len(labelled)).split(chunk))
@@ -52,10 +55,10 @@ def test_the_loss_by_chunks_is_that_of_all_logits(chunk: int, all_tokens: bool, 
         answer = torch.randn(4, 12, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
         table = torch.randn(VOCAB, 16, generator=torch.Generator().manual_seed(2)).requires_grad_()
         if by_chunks:
-            loss, losses, right = weighted_cross_entropy(answer, table, labels, weights)
+            loss, losses, right = weighted_cross_entropy(answer, table, labels, weights, smoothing)
         else:
             logits = answer @ table.T
-            losses = softmax_cross_entropy(logits, labels)
+            losses = softmax_cross_entropy(logits, labels, smoothing)
             loss, right = (losses * weights).sum(), logits.argmax(-1) == labels
         (3 * loss).backward()
         assert answer.grad is not None
@@ -357,3 +360,16 @@ def test_a_run_resumed_within_a_batch_is_the_same_bit_by_bit(tmp_path: Path, arc
         assert all(torch.equal(one.states[name], other.states[name]) for name in one.states)
     mine = resumed.head.state_dict()
     assert all(torch.equal(value, mine[name]) for name, value in state.head.state_dict().items())
+
+
+def test_recipes_weigh_the_losses_of_a_step():
+    options: dict[str, Any] = {"supervision_decay": 0.5, "halt_loss_weight": 0.1, "halt_exploration_prob": 0.0}
+    head, batch = small_text_head("trm", **options), small_text()
+    carry = head.initial_carry(batch)
+    for step in range(1, 4):
+        carry, loss, metrics, outputs, _ = head(carry, batch, return_keys=("active",))
+        active = (outputs["active"] & (batch["labels"] != IGNORE_LABEL_ID)).float()
+        share = active / (batch["labels"] != IGNORE_LABEL_ID).sum(-1, keepdim=True)
+        token_loss = (carry.states["answer_loss"] * share).sum()
+        expected = 0.5 ** (step - 1) * (token_loss + 0.1 * metrics["q_halt_loss"])
+        torch.testing.assert_close(loss.detach(), expected)

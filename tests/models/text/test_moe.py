@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.layers import RotaryEmbedding, rms_norm, rotate
 from models.recursive_reasoning.text_moeut import TextMoEModel
 from models.text import moe
-from models.text.causal import TextView, attend, document_lengths
+from models.text.causal import PostNormBlock, TextView, attend, document_lengths
 from models.text.loss import TextLossHead
 from models.text.moe import ExpertAttention, ExpertFeedForward
 from models.text.selection import Selections, Selector
@@ -21,6 +21,7 @@ from tests.models.small_text import CONFIG, small_text, small_text_head, small_t
 from tests.ranks import on_two_ranks
 from utils.constants import NO_DOCUMENT
 from utils.distributed import GradientSum
+from utils.hydra import compose
 
 WIDTH, EPS = 16, 1e-5
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -319,3 +320,23 @@ def test_the_product_by_blocks_is_the_grouped_one(counts: list[int], block: int)
         found.append((y.detach(), x.grad, weights.grad))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("block", "share"), [("damped", 0.2), ("post-norm", None)])
+def test_the_blocks_of_experts_add_as_they_are_told(block: str, share: float | None):
+    model = small_text_model("moeut", block=block)
+    layer, batch = model.blocks[0], small_text()
+    assert isinstance(layer, PostNormBlock)
+    view = model.inner.view(batch["documents"], cut_documents=True, record=False)
+    h = torch.randn(4, 12, 16, generator=torch.Generator().manual_seed(0))
+    expected = h
+    for part in (layer.self_attn, layer.mlp):
+        change = part(expected, view)
+        expected = rms_norm(expected + (change if share is None else share * rms_norm(change, 1e-5)), 1e-5)
+    assert torch.equal(layer(h, view), expected)
+
+
+def test_a_configuration_of_an_earlier_version_means_the_blocks_that_it_had():
+    assert type(small_text_model("moeut").blocks[0]) is PostNormBlock
+    arch = compose("cfg_tinystories_1m_moeut").arch
+    assert arch.own_keys["block"] == "damped"
