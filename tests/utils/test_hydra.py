@@ -258,7 +258,7 @@ def test_help_shows_every_setting_and_choice(monkeypatch: pytest.MonkeyPatch, pr
     assert flat.startswith(summary)
     for name, field in schema.model_fields.items():
         assert f" {name} ({type_text(field.annotation)}" in flat
-        assert str(field.description) in flat
+        assert " ".join(str(field.description).split()) in flat
     assert f"here: {config_name}" in flat
     settings = page[page.index("KEY=VALUE changes") :].splitlines()
     assert all(len(line) <= width for line in settings)
