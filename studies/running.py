@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,8 +79,8 @@ def run_all(runs: Sequence[PlannedRun], records: Records, jobs: int, devices: in
     """
     outcome, asked = Outcome(), list[int]()
     waiting, running = deque(runs), list[_Job]()
-    total = len(runs)
-    with _noted_signals(asked, running):
+    total, passed_on = len(runs), dict[int, int]()  # process -> how many of the signals it has got
+    with _noted_signals(asked):
         while waiting or running:
             while waiting and len(running) < jobs and not asked:
                 run = waiting.popleft()
@@ -94,6 +94,10 @@ def run_all(runs: Sequence[PlannedRun], records: Records, jobs: int, devices: in
             if asked and not running:
                 break
             time.sleep(_PAUSE)
+            for job in running:
+                for number in asked[passed_on.get(job.process.pid, 0) :]:
+                    job.process.send_signal(number)
+                passed_on[job.process.pid] = len(asked)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
                 _finish(job, records, outcome, say)
@@ -175,14 +179,11 @@ def _finish(job: _Job, records: Records, outcome: Outcome, say: Say) -> None:
 
 
 @contextmanager
-def _noted_signals(asked: list[int], running: list[_Job]) -> Iterator[None]:
-    """Within the block, signals that ask to end are noted in `asked` and passed on to the processes."""
+def _noted_signals(asked: list[int]) -> Iterator[None]:
+    """Within the block, signals that ask to end are noted in `asked`."""
 
     def note(number: int, frame: object) -> None:
         asked.append(number)
-        for job in running:
-            with suppress(ProcessLookupError):
-                job.process.send_signal(number)
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     before = {number: signal.signal(number, note) for number in numbers}
