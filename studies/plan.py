@@ -99,7 +99,7 @@ def make_plan(study: Study, name: str, build: bool) -> Plan:
         for _, config in arms.values():
             build_missing_data(config.data_paths, config.data_paths_test, config.data_builder)
     sizes = {arm: _sizes(tuple(config.data_paths)) for arm, (_, config) in arms.items()}
-    costs = {arm: _costs(config.arch, of) if (of := sizes[arm]) else None for arm, (_, config) in arms.items()}
+    costs = {arm: _costs(config.arch.model_dump_json(), sizes[arm]) for arm, (_, config) in arms.items()}
     lengths, notes = _lengths(study, {arm: config for arm, (_, config) in arms.items()}, costs)
     missing = sorted({path for arm, (_, config) in arms.items() if sizes[arm] is None for path in config.data_paths})
     if missing:
@@ -166,8 +166,10 @@ def _sizes(data_paths: tuple[str, ...]) -> Sizes | None:
     return Sizes(split.metadata.vocab_size, split.metadata.seq_len, split.examples_per_epoch)
 
 
-def _costs(arch: ArchConfig, sizes: Sizes) -> ModelCosts:
-    return model_costs(arch, sizes.vocab_size, sizes.seq_len)
+@cache
+def _costs(arch: str, sizes: Sizes | None) -> ModelCosts | None:
+    """The costs of an architecture, as JSON, because many arms have the same."""
+    return model_costs(ArchConfig.model_validate_json(arch), sizes.vocab_size, sizes.seq_len) if sizes else None
 
 
 def _lengths(

@@ -31,6 +31,7 @@ def small_study(folder: Path, **changes: Any) -> Path:
     return write_study(folder / "small.yaml", **values)
 
 
+@pytest.mark.thorough  # torch takes its time to load what counts operations
 def test_what_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run_study(small_study(tmp_path), tmp_path / "out", dry_run=True) == 0
     printed = capsys.readouterr().out
@@ -83,7 +84,7 @@ def steps_logged(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in log.read_text().splitlines()] if log.exists() else []
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_study_that_is_killed_goes_on_and_repeats_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     study, out = small_study(tmp_path, equal="steps", steps=60), tmp_path / "out"
     first, second = out / "runs" / "trm" / "steps-seed_0", out / "runs" / "wide" / "steps-seed_0"
