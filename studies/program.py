@@ -12,13 +12,13 @@ import torch
 from studies.estimate import estimate_seconds
 from studies.plan import Plan, PlannedRun, make_plan
 from studies.plot import draw
-from studies.records import Records, Row, check_unchanged
+from studies.records import Records, check_unchanged
 from studies.results import results_of
-from studies.running import Outcome, command, run_all
+from studies.running import Outcome, command, has_ended, run_all
 from studies.study_file import Study, read_study
 from studies.table import as_csv, markdown
 from utils.atomic_file import write_text
-from utils.errors import DamagedFileError, UserError
+from utils.errors import UserError
 from utils.files import writing_to
 from utils.run_folder import RUNS
 
@@ -49,20 +49,23 @@ def run_study(
     if sum((dry_run, commands, table)) > 1:
         raise UserError("--dry-run, --commands and --table exclude one another: give one of them.")
     chosen = _part(only)
+    say = _aside if commands else _say
     if len(study.seeds) == 1:
-        _say(f"note: with one seed ({study.seeds[0]}) nothing is a result: the table will say so. Give several seeds.")
+        say(f"note: with one seed ({study.seeds[0]}) nothing is a result: the table will say so. Give several seeds.")
     runs_anything = not (dry_run or commands or table)
     plan = make_plan(study, name, build=runs_anything)
     check_unchanged(records, plan.runs)
     runs = plan.runs[chosen]
     for note in plan.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     if dry_run:
         _list_runs(plan, runs, records, jobs)
         return 0
+    if commands or table:  # runs that another launcher has started have no record yet
+        ended = {run.name for run in runs if has_ended(run, records, say, mend=False)}
     if commands:
         for run in runs:
-            if _row(records, run) is None:
+            if run.name not in ended:
                 print(shlex.join(command(run, records.run_folder(run))))
         return 0
     outcome = Outcome()
@@ -80,6 +83,11 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
+def _aside(text: str) -> None:
+    """Where the output is for another program."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def _part(only: str | None) -> slice:
     """The runs that `--only` asks for, in their list."""
     if only is None:
@@ -90,17 +98,8 @@ def _part(only: str | None) -> slice:
     return slice(int(found[1]) - 1, None, int(found[2]))
 
 
-def _row(records: Records, run: PlannedRun) -> Row | None:
-    """The numbers of a run, or None if it has not ended or its record is damaged."""
-    try:
-        return records.row(run)
-    except DamagedFileError as error:
-        _say(f"{run.name}: {error} Start the study again to mend it.")
-        return None
-
-
 def _list_runs(plan: Plan, runs: Sequence[PlannedRun], records: Records, jobs: int) -> None:
-    rows = {run.name: row for run in plan.runs if (row := _row(records, run)) is not None}
+    rows = {f"{row.arm}/{row.budgets[0]}-seed_{row.seed}": row for row in records.rows_of(plan.runs, _say)}
     seconds = estimate_seconds(runs, list(rows.values()))
     width = max((len(run.name) for run in runs), default=3)
     print(f"{'run':<{width}}  {'steps':>7}  {'MFLOP an example':>16}  {'training TFLOP':>14}  {'time':>7}  state")
@@ -135,11 +134,7 @@ def _minutes(seconds: float | None) -> str:
 
 def _write_results(study: Study, name: str, plan: Plan, records: Records) -> None:
     """Write the table, the raw numbers and the plot from all runs that have ended, and print the table."""
-    kept = {(row.arm, row.seed, tuple(row.budgets)): row for row in records.rows_file()}
-    rows = [
-        row for run in plan.runs
-        if (row := _row(records, run) or kept.get((run.arm, run.seed, run.budgets))) is not None
-    ]  # fmt: skip
+    rows = records.rows_of(plan.runs, _say)
     if not rows:
         raise UserError(f"no run of this study has ended in {records.folder}, so there is no table yet.")
     results = results_of(study, rows)

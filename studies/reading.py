@@ -3,7 +3,6 @@
 import json
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from utils.constants import IGNORE_LABEL_ID
 from utils.errors import DamagedFileError, UserError
 from utils.torch_file import load_torch_file
 
+_LINES = 4  # of an error message
 _MEND = "The run is repeated if it is moved away."
 
 
@@ -93,11 +93,12 @@ def _seconds(folder: Path) -> float | None:
 
 def failure_of(output: Path, status: int) -> str:
     """Why a run has failed, from the end of what it has printed."""
-    lines: list[Any] = []
+    lines: list[str] = []
     if output.exists():
         text = output.read_bytes()[-20_000:].decode("utf-8", errors="replace")
         lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error")]
+    errors = [place for place, line in enumerate(lines) if line.startswith("error")]
+    shown = " ".join(lines[errors[-1] :][:_LINES]) if errors else lines[-1] if lines else "it printed nothing"
     if status < 0:
         return f"killed by signal {-status}; see {output}"
-    return f"{errors[-1] if errors else lines[-1] if lines else 'it printed nothing'} (status {status}; see {output})"
+    return f"{shown} (status {status}; see {output})"

@@ -9,7 +9,7 @@ The records suffice for the table: run folders may be removed. So does runs.json
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,30 @@ class Records:
             except ValueError as error:
                 raise DamagedFileError(f"{path}: line {number} is damaged ({error}). Remove the line.") from None
             rows.append(_row(values, path, f"line {number}"))
+        return rows
+
+    def rows_of(self, runs: Sequence[PlannedRun], say: Callable[[str], None]) -> list[Row]:
+        """The numbers of those runs that have ended; of runs without a record as they are in runs.jsonl.
+
+        Damaged records are said, and count as missing.
+
+        Raises:
+            UserError: a line of runs.jsonl is damaged.
+        """
+        kept, rows = self.rows_file(), list[Row]()
+        for run in runs:
+            try:
+                row = self.row(run)
+            except DamagedFileError as error:
+                say(f"{run.name}: {error} Start the study again to mend it.")
+                row = None
+            if row is None:
+                key = run.arm, run.seed
+                row = next((one for one in kept if (one.arm, one.seed) == key and run.budgets[0] in one.budgets), None)
+            if row is not None and run.costs is not None:
+                row = row.model_copy(update={"budgets": list(run.budgets)})  # the study may have got another since
+            if row is not None and row not in rows:
+                rows.append(row)
         return rows
 
     def write_rows(self, rows: Sequence[Row]) -> None:

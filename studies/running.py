@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from studies.plan import PlannedRun
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _PAUSE = 0.2  # seconds between two looks at the processes
 _IN_USE = "is in use by another run"  # what pretrain.py says about a folder that is locked
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl on Linux
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # looked up before any process is forked
 Say = Callable[[str], None]
 
 
@@ -84,7 +85,7 @@ def run_all(runs: Sequence[PlannedRun], records: Records, jobs: int, devices: in
         while waiting or running:
             while waiting and len(running) < jobs and not asked:
                 run = waiting.popleft()
-                if _has_ended(run, records, say):
+                if has_ended(run, records, say):
                     outcome.done.append(run.name)
                     continue
                 records.begin(run)
@@ -101,12 +102,17 @@ def run_all(runs: Sequence[PlannedRun], records: Records, jobs: int, devices: in
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
                 _finish(job, records, outcome, say)
-    outcome.stopped = bool(asked)
-    return outcome
+    return replace(outcome, stopped=bool(asked))
 
 
-def _has_ended(run: PlannedRun, records: Records, say: Say) -> bool:
-    """Whether nothing is left to do for a run. What is damaged is moved away, and said."""
+def has_ended(run: PlannedRun, records: Records, say: Say, mend: bool = True) -> bool:
+    """Whether nothing is left to do for a run, which is noted if it was started by something else than its study.
+
+    Args:
+        run, records: the run, and where it is noted.
+        say: prints what is damaged.
+        mend: move away a run folder that is damaged, so that the run can be repeated.
+    """
     try:
         if records.row(run) is not None:
             return True
@@ -116,6 +122,9 @@ def _has_ended(run: PlannedRun, records: Records, say: Say) -> bool:
     try:
         row = read_row(run, folder)
     except DamagedFileError as error:
+        if not mend:
+            say(f"{run.name}: {error}")
+            return False
         aside = next(path for n in range(1, 10_000) if not (path := Path(f"{folder}.damaged-{n}")).exists())
         folder.rename(aside)
         say(f"{run.name}: {error} It is at {aside} now, and the run is repeated.")
@@ -139,14 +148,15 @@ def _start(run: PlannedRun, records: Records, slot: int, jobs: int, devices: int
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_end_with_parent if _prctl is not None else None,
         )
     return _Job(run, process, slot, time.monotonic())
 
 
 def _end_with_parent() -> None:
     """Have the system ask this process to end when the study is killed: the run then saves and ends."""
-    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
+    assert _prctl is not None
+    _prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _finish(job: _Job, records: Records, outcome: Outcome, say: Say) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from studies.flops import ModelCosts
 from studies.plan import PlannedRun
 from studies.records import Records, check_unchanged, differences, pack, unpack
 from studies.study_file import read_study
@@ -59,6 +60,27 @@ def test_a_damaged_record_is_noticed(tmp_path: Path):
         (tmp_path / "runs.jsonl").write_text(f"{json.dumps(row.model_dump())}\n{line}\n")
         with pytest.raises(DamagedFileError, match=message):
             records.rows_file()
+
+
+def test_rows_come_from_records_and_else_from_the_file(tmp_path: Path):
+    """A run that counts for another budget since counts for both; a damaged record is said, and its row is kept."""
+    study = read_study(write_study(tmp_path / "s.yaml"))
+    rows, said = make_rows(study, {"trm": 0.5, "wide": 0.6}), list[str]()
+    records = Records(tmp_path)
+    records.write_rows(rows[1:])
+    records.finish(planned(), rows[0])
+    costs = ModelCosts(3, 1, 10)
+    both = PlannedRun("trm", 0, ("steps", "flops"), (), planned().config, 4, 100, 8, costs)
+    wanted = [both, planned(seed=1), planned("wide"), planned("wide", seed=7), planned("other")]
+    found = records.rows_of(wanted, said.append)
+    assert [(row.arm, row.seed, row.budgets) for row in found] == [
+        ("trm", 0, ["steps", "flops"]), ("trm", 1, ["steps"]), ("wide", 0, ["steps"]),
+    ]  # fmt: skip
+    assert not said
+    (tmp_path / "runs" / "trm" / "steps-seed_0.json").write_text("{")
+    assert [(row.arm, row.seed) for row in records.rows_of(wanted, said.append)] == [("trm", 1), ("wide", 0)]
+    assert "trm/steps-seed_0" in said[0]
+    assert "Start the study again" in said[0]
 
 
 def test_a_study_that_has_changed_is_refused_with_what_differs(tmp_path: Path):

@@ -101,6 +101,21 @@ def test_damaged_files_are_moved_away_and_made_again(tmp_path: Path, monkeypatch
     assert all(pretend.records.row(planned(seed)) is not None for seed in range(SEEDS))
 
 
+def test_a_run_of_another_launcher_is_noted_and_a_damaged_one_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pretend = Pretend(tmp_path, monkeypatch)
+    for seed, content in enumerate(("ok\n", "no\n")):
+        folder = pretend.records.run_folder(planned(seed))
+        folder.mkdir(parents=True)
+        (folder / "result").write_text(content)
+    ended = [running.has_ended(planned(seed), pretend.records, pretend.said.append, mend=False) for seed in range(3)]
+    assert ended == [True, False, False]
+    assert pretend.records.row(planned(0)) == pretend.rows[0]
+    assert (folder / "result").exists()
+    assert pretend.said == ["trm/steps-seed_1: it is damaged."]
+
+
 def test_a_run_of_another_process_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pretend = Pretend(tmp_path, monkeypatch, seed_4="echo 'error: x is in use by another run: 7.'; exit 2")
     outcome = pretend.run()
