@@ -41,7 +41,7 @@ def markdown(study: Study, name: str, results: Sequence[BudgetResult], notes: Se
 
 def _budget(study: Study, result: BudgetResult) -> list[str]:
     lines = [f"## {_TITLES[result.budget]}", "", *_table(_COLUMNS, [_cells(result, arm) for arm in result.arms]), ""]
-    lines += [f"p is corrected for {result.comparisons} comparisons.", ""]
+    lines += [f"p is corrected for {result.comparisons} comparison{'s' if result.comparisons != 1 else ''}.", ""]
     if result.missing:
         lines += [f"**Runs that are missing: {len(result.missing)}** ({'; '.join(result.missing)}).", ""]
     if result.claims:

@@ -72,11 +72,11 @@ def test_what_is_refused_before_anything_is_run(
     assert not (tmp_path / "out").exists()
 
 
-def start_study(study: Path, out: Path) -> "subprocess.Popen[str]":
-    """The program, as a user starts it."""
+def start_study(study: Path, out: Path, output: Path) -> "subprocess.Popen[bytes]":
+    """The program, as a user starts it, with what it prints in a file."""
     command = [sys.executable, str(ROOT / "study.py"), str(study), "--folder", str(out)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=study.parent, env=environment(), **pipes)
+    with output.open("w") as file:
+        return subprocess.Popen(command, cwd=study.parent, env=environment(), stdout=file, stderr=subprocess.STDOUT)
 
 
 def steps_logged(run: Path) -> list[int]:
@@ -88,10 +88,10 @@ def steps_logged(run: Path) -> list[int]:
 def test_a_study_that_is_killed_goes_on_and_repeats_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     study, out = small_study(tmp_path, equal="steps", steps=60), tmp_path / "out"
     first, second = out / "runs" / "trm" / "steps-seed_0", out / "runs" / "wide" / "steps-seed_0"
-    process = start_study(study, out)
+    process = start_study(study, out, tmp_path / "output.txt")
     try:
         while len(steps_logged(second)) < 10:  # in the midst of the second run
-            assert process.poll() is None, process.stdout and process.stdout.read()
+            assert process.poll() is None, (tmp_path / "output.txt").read_text()
             time.sleep(0.01)
     finally:
         process.send_signal(signal.SIGKILL)
