@@ -42,7 +42,10 @@ def test_what_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     by_flops, baseline = rows["wide/flops-seed_0"], rows["trm/steps-seed_0"]
     assert int(by_flops[1]) < 30
     assert float(by_flops[3]) == pytest.approx(float(baseline[3]), rel=0.05)
+    with pytest.raises(UserError, match="no run of this study has ended"):
+        run_study(small_study(tmp_path), tmp_path / "out", table=True)
     assert not (tmp_path / "out").exists()
+    capsys.readouterr()
     run_study(small_study(tmp_path), tmp_path / "out", commands=True, only="2/3")
     commands = capsys.readouterr().out.splitlines()
     assert len(commands) == 2
@@ -61,7 +64,6 @@ def test_what_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         ({}, {"only": "x"}, "--only x"),
         ({}, {"jobs": 0}, "--jobs 0"),
         ({}, {"table": True, "dry_run": True}, "exclude one another"),
-        ({}, {"table": True}, "no run of this study has ended"),
     ],
 )
 def test_what_is_refused_before_anything_is_run(

@@ -105,14 +105,14 @@ def test_a_run_of_another_launcher_is_noted_and_a_damaged_one_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pretend = Pretend(tmp_path, monkeypatch)
-    for seed, content in enumerate(("ok\n", "no\n")):
-        folder = pretend.records.run_folder(planned(seed))
+    folders = [pretend.records.run_folder(planned(seed)) for seed in (0, 1)]
+    for folder, content in zip(folders, ("ok\n", "no\n"), strict=True):
         folder.mkdir(parents=True)
         (folder / "result").write_text(content)
     ended = [running.has_ended(planned(seed), pretend.records, pretend.said.append, mend=False) for seed in range(3)]
     assert ended == [True, False, False]
     assert pretend.records.row(planned(0)) == pretend.rows[0]
-    assert (folder / "result").exists()
+    assert (folders[1] / "result").exists()
     assert pretend.said == ["trm/steps-seed_1: it is damaged."]
 
 
