@@ -9,8 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("bench", "dataset", "evaluators", "exporting", "models", "scripts", "tiny_recursive_model", "utils")
-PROGRAMS = ("pretrain", "pretrain_text", "evaluate", "search", "generate", "export", "report")
+PACKAGES = (
+    "bench",
+    "dataset",
+    "evaluators",
+    "exporting",
+    "models",
+    "scripts",
+    "studies",
+    "tiny_recursive_model",
+    "utils",
+)
+PROGRAMS = ("pretrain", "pretrain_text", "evaluate", "search", "generate", "export", "report", "study")
 # names whose attributes may be assigned: an object's own, and the context of an autograd function
 OWN = {"self", "cls", "ctx"}
 

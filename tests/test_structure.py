@@ -22,6 +22,7 @@ ALLOWED = {
     "dataset": {"utils"},
     "evaluators": {"dataset", "models", "utils"},
     "exporting": {"evaluators", "dataset", "models", "utils"},
+    "studies": {"evaluators", "dataset", "models", "utils"},
 }
 # libraries that a package must not know
 FOREIGN = {"models": {"hydra", "omegaconf", "wandb"}, "dataset": {"hydra", "omegaconf", "wandb"}}

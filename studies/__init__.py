@@ -1,0 +1,1 @@
+"""Studies: several experiments, each with several seeds, and which of their differences are significant (study.py)."""
