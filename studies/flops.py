@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.factory import count_parameters, make_head
-from models.flops import flops_per_example
+from models.flops import flops_per_pass, training_flops_per_example
 from utils.settings import ArchConfig
 
 
@@ -15,7 +14,7 @@ class ModelCosts:
     """Floating-point operations of the matrix products for one example, counted as in `models.flops`.
 
     Attributes:
-        training: of one ACT step, forward and backward.
+        training: of one ACT step, forward and backward; with a depth curriculum, the mean over the training.
         evaluation: of one ACT step in evaluation.
         parameters: number of trained scalars, without a puzzle embedding.
     """
@@ -33,10 +32,6 @@ def model_costs(arch: ArchConfig, vocab_size: int, seq_len: int) -> ModelCosts:
         vocab_size, seq_len: sizes of the data.
     """
     with torch.device("meta"):
-        head = make_head(arch, vocab_size, seq_len, num_puzzle_identifiers=1, dtype="float32").eval()
-        tokens = torch.zeros(1, seq_len, dtype=torch.int32)
-        batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": torch.zeros(1, dtype=torch.int32)}
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            next(iter(head.model.answer_steps(batch, 1)))
-    training = flops_per_example(arch, vocab_size, seq_len)
-    return ModelCosts(training, counter.get_total_flops(), count_parameters(head))
+        parameters = count_parameters(make_head(arch, vocab_size, seq_len, 1, dtype="float32"))
+    training = round(training_flops_per_example(arch, vocab_size, seq_len))
+    return ModelCosts(training, flops_per_pass(arch, vocab_size, seq_len), parameters)
