@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from evaluators.loading import load
-from exporting.checks import Comparison, onnx_session
+from exporting.checks import TOLERANCE, Comparison, compare, onnx_session, original_answers
 from exporting.program import answer_program, save_program
 from exporting.results import check_int8
 from exporting.step import EXPORTABLE, step_parts
@@ -178,9 +178,27 @@ def test_a_model_that_loses_puzzles_is_refused(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "model.onnx").exists()
 
 
+def test_rounding_that_grows_is_allowed_and_other_differences_are_not():
+    reasoner = small_reasoner("trm")
+    inputs, answers = RNG.integers(1, reasoner.task.vocab_size, (6, reasoner.task.seq_len)), original_answers(reasoner)
+
+    def off(by: float, step: int):
+        def exported(part: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+            logits, halt = answers(part, steps)
+            logits[step:] += by
+            return logits, halt
+
+        return exported
+
+    for by, step, same in ((0.0, 0, True), (TOLERANCE / 2, 0, True), (1e-2, 0, False), (1e-2, 2, False)):
+        found = compare(reasoner, off(by, step), inputs, 4)
+        assert found.same == same, (by, step)
+        assert found.unexplained == (0 if same else 6)
+
+
 @pytest.mark.parametrize(("exact", "points", "refuses"), [(199, 0.5, False), (198, 0.5, True), (100, 50, False)])
 def test_how_much_8_bits_may_lose(exact: int, points: float, refuses: bool):
-    result = Comparison(200, 16, 0, 0.01, 0.01, exact, 200, 1.0, 1.0, 1.0)
+    result = Comparison(200, 16, 0, 0.01, 0.01, 0, 0, exact, 200, 1.0, 1.0, 1.0)
     if refuses:
         with pytest.raises(UserError, match=f"solves {exact} of 200 puzzles, before 200: it loses 1.0 points"):
             check_int8(result, points)
