@@ -135,7 +135,7 @@ def test_the_verifier_rejects_every_corrupted_board():
     sudoku = load_task("sudoku").of(81, 11)
     rng = np.random.default_rng(0)
     rejected = 0
-    for _ in range(20):
+    while rejected < 100_000:
         question = sudoku.random_question(rng)
         solution = sudoku.solve(question)
         assert solution is not None
@@ -154,12 +154,11 @@ def test_the_verifier_rejects_every_corrupted_board():
         right = found.verify(boards)
         assert not right.any()
         assert found.verify(solution[None].astype(np.uint8)).all()
-        answers = boards.reshape(10, -1, 81)[:, :400] if len(boards) % 10 == 0 else boards[:4000].reshape(10, 400, 81)
+        answers = boards[:4000].reshape(10, 400, 81)
         shape = answers.shape[:2]
         rollouts = Trajectories(answers, *np.zeros((3, *shape), np.float32), *np.zeros((2, shape[0]), np.int64))
         assert SELECTORS["verifier"].choose(rollouts, found.verify) is None
         rejected += len(boards)
-    assert rejected > 95_000
 
 
 def test_statistics():

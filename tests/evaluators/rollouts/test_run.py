@@ -15,7 +15,7 @@ from evaluators.rollouts.run import RolloutRule, roll_out
 from evaluators.rollouts.trajectories import Trajectories
 from models.losses import ACTLossHead
 from tests.evaluators.small_reasoners import SIZES, small_head
-from tests.models.small_family import family_model
+from tests.models.small_family import FAMILY, family_model
 from utils.errors import UserError
 
 VARIATIONS = ("noise", "start", "views")
@@ -173,3 +173,22 @@ def test_what_cannot_be_done_is_refused():
     ):
         with pytest.raises(UserError, match=message):
             rolled(head, own, puzzles, rule, **more)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_every_architecture_can_be_rolled_out(kind: str):
+    """Where noise is a part of the architecture, it is switched off, so that two evaluations can be compared."""
+    quiet: dict[str, Any] = {"noise_scale": 0.0} if kind == "eqr" else {}
+    model = family_model(kind, **quiet).eval()
+    head, task = ACTLossHead(model), Task(model.config.seq_len, model.config.vocab_size)
+    puzzles = [(tokens, 0) for tokens in np.random.default_rng(0).integers(1, task.vocab_size, (3, task.seq_len))]
+    found = rolled(head, task, puzzles, RolloutRule(3, "noise", 0.5, steps=3), 6)
+    data = {
+        "inputs": torch.from_numpy(np.stack([tokens for tokens, _ in puzzles])).int(),
+        "puzzle_identifiers": torch.zeros(3, dtype=torch.int32),
+    }
+    for step, (_, outputs) in enumerate(model.answer_steps(data, 3)):
+        for number, one in found.items():
+            if step < one.taken[0]:  # some architectures end by themselves
+                assert one.answers[0, step].tolist() == outputs["logits"][number].argmax(-1).tolist()
+    assert any(len({values.tobytes() for values in one.confidence}) == 3 for one in found.values())
