@@ -267,7 +267,7 @@ def test_unknown_keys_are_answered_with_the_nearest_one(defaults: dict[str, Any]
 
 def test_unknown_keys_far_from_any_get_the_list_alone(defaults: dict[str, Any]):
     said = message(defaults | {"zzzzzz": 3})
-    assert "zzzzzz: no such key. Allowed are activation_checkpointing, arch," in said
+    assert "zzzzzz: no such key. Allowed are activation_checkpointing, adamw_lr_ratio, arch," in said
     assert "Did you mean" not in said
 
 
