@@ -258,7 +258,7 @@ def same_runs(one: Path, two: Path) -> None:
 
 @pytest.mark.thorough
 def test_two_processes_equal_one(data: Path, tmp_path: Path):
-    settings = {**MOE, "arch.halt_max_steps": 3, "max_sequences": 24, "eval_interval": 12}
+    settings = {**MOE, "arch.halt_max_steps": 3, "max_sequences": 24, "eval_interval": 12, "lr": 1e-4}
     start("pretrain_text.py", tiny_text(data, tmp_path / "one", **settings), tmp_path)
     start("pretrain_text.py", tiny_text(data, tmp_path / "two", **settings), tmp_path, processes=2)
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
