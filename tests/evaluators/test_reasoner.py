@@ -59,7 +59,7 @@ def test_a_saved_model_is_the_checkpoint_bit_for_bit(task: str, count: int, tmp_
         run = write_run(tmp_path / f"run_{seed}", task, seed=seed)
         of_run = load(run, "cpu")
         puzzles = random_puzzles(of_run.task, count)
-        answers = of_run.solve(puzzles, steps=4)
+        answers = of_run.solve(puzzles, steps=4, attempts=None)
         if len({answer.tokens.tobytes() for answer in answers}) > 1:
             break  # an untrained model may answer everything alike
     else:
@@ -70,15 +70,15 @@ def test_a_saved_model_is_the_checkpoint_bit_for_bit(task: str, count: int, tmp_
     again = load(saved, "cpu")
     for name, value in of_run.head.state_dict().items():
         assert torch.equal(value, again.head.state_dict()[name])
-    same(answers, of_file.solve(puzzles, steps=4))
-    same(answers, again.solve(puzzles, steps=4))
+    same(answers, of_file.solve(puzzles, steps=4, attempts=None))
+    same(answers, again.solve(puzzles, steps=4, attempts=None))
     # without early halting it is what the checkpoint's own model computes
     checkpoint = open_checkpoint(run / "step_3")
     head = load_model(checkpoint, choose_machine("cpu", "float32"), *SIZES[task])
     inputs = torch.stack([torch.from_numpy(answer.question.tokens.astype(np.int32)) for answer in answers])
     data = {"inputs": inputs[:128], "puzzle_identifiers": torch.zeros(len(inputs[:128]), dtype=torch.int32)}
     *_, (_, outputs) = head.model.answer_steps(data, 4)
-    full = of_run.solve(puzzles, steps=4, halting=None)[:128]
+    full = of_run.solve(puzzles, steps=4, halting=None, attempts=None)[:128]
     assert np.stack([answer.tokens for answer in full]).tolist() == outputs["logits"].argmax(-1).tolist()
     assert all(answer.steps == 4 for answer in full)
 

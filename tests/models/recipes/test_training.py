@@ -103,7 +103,7 @@ def train_on_two(rank: int, folder: str) -> None:
         torch.save(weights, Path(folder) / f"{optimizer}{rank}.pt")
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path: Path):
     on_two_ranks(train_on_two, tmp_path)
     for optimizer, tolerance in (("adamw", 1e-4), ("muon_hidden", 2e-2)):  # Muon computes in bf16
