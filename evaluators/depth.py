@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dataset.puzzle_dataset import EvalBatches, Shard, Source
 from evaluators.answers import MODEL_INPUTS
+from evaluators.rollouts.curve import powers
 from evaluators.trace.record import latents_of, relative_change
 from models.losses import ACTLossHead, Score
 
@@ -29,12 +30,6 @@ class DepthPoint:
     ever_right: float  # share of the examples whose answer was right at this or an earlier step
     lost: float  # share of the examples whose answer was right at an earlier step and is wrong now
     state_change: float | None  # |z - z before| / |z|, the mean over latents; None at the first step
-
-
-def depths(most: int) -> list[int]:
-    """The steps after which to report: the powers of two up to `most`, and `most`."""
-    powers = [1 << power for power in range(most.bit_length()) if 1 << power <= most]
-    return powers if powers[-1] == most else [*powers, most]
 
 
 @torch.inference_mode()
@@ -57,7 +52,7 @@ def depth_stability(
         rows: compute on exactly this many examples at once, as a compiled model asks for; None: on 128 or fewer.
     """
     device, size = next(head.parameters()).device, rows or _ROWS
-    reported = depths(most)
+    reported = powers(most)
     sums = torch.zeros(len(reported), 5, dtype=torch.float64)
     count = 0
     for batch in EvalBatches(source, shard, size, max_examples=max_examples, seed=seed):

@@ -21,7 +21,7 @@ from dataset.tasks.task import Task
 from evaluators.answer import Answer, known_label
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
-from evaluators.rollouts.attempts import ATTEMPTS, Attempts, attempt, sure, undecided
+from evaluators.rollouts.attempts import ATTEMPTS, Attempts, attempt, undecided
 from evaluators.rollouts.run import RolloutRule
 from evaluators.rollouts.selectors import Choice
 from evaluators.saved_model import SavedConfig, SavedTask, write_model
@@ -198,7 +198,7 @@ class Reasoner(
             verdict = undecided(selector, rule.restarts)
             if choice is not None:
                 verdict = self.task.verify(question.tokens, tokens[-1], question.label)
-            probabilities = np.array([sure(logit) for logit in halts.tolist()], np.float32)
+            probabilities = torch.from_numpy(halts).sigmoid().numpy()
             answers[number] = Answer(
                 self.task, question, tokens[-1], step + 1, float(probabilities[-1]), tokens, probabilities, verdict,
                 seconds, rollouts=rule.restarts,

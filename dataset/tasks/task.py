@@ -77,6 +77,11 @@ class Task:
                 f"{tokens}. Choose a data set of this task, built with its present shape and symbols."
             )
 
+    @property
+    def token_dtype(self) -> type[np.uint8 | np.int32]:
+        """What holds a token where many are kept."""
+        return np.uint8 if self.vocab_size <= 256 else np.int32
+
     @classmethod
     def own_size(cls) -> tuple[int, int]:
         """(seq_len, vocab_size) of the task, of several the most usual one.

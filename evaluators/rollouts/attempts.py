@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from dataset.tasks.puzzle import Question, Verdict
 from dataset.tasks.task import Task
 from evaluators.answers import HaltRule
@@ -107,8 +105,3 @@ def undecided(selector: Selector, restarts: int) -> Verdict:
     else:
         what = "gave an answer that obeys the rules" if selector.verifies else "halted"
     return Verdict("undecided", f"{of} {what}")
-
-
-def sure(logit: float) -> float:
-    """The halting probability of a halting logit."""
-    return float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))

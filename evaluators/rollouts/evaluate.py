@@ -95,7 +95,7 @@ def rollout_points(
 
 def examples_of(batches: EvalBatches, task: Task) -> Iterator[Example]:
     """The examples of a data set, each with its judge."""
-    dtype = np.uint8 if task.vocab_size <= 256 else np.int32
+    dtype = task.token_dtype
     for batch in batches:
         rows = zip(batch["inputs"], batch["labels"], batch["puzzle_identifiers"], strict=True)
         for tokens, label, identifier in rows:

@@ -125,15 +125,16 @@ class _Group:
         self.step += 1
         self.taken[alive] = self.step
         self.halted_at[alive] = np.where(stops & (self.halted_at[alive] == 0), self.step, self.halted_at[alive])
-        ended = np.setdiff1d(np.arange(len(self.taken)), alive)
-        if len(ended) and step:
-            for values in (self.answers, self.halt, self.confidence):
-                values[ended, step] = values[ended, step - 1]
-            self.change[ended, step] = 0.0
 
     def end(self, ended: np.ndarray) -> None:
         """Let the rollouts end that `ended`, bool [alive], marks."""
+        self._hold(self.alive[ended])
         self.alive = self.alive[~ended]
+
+    def _hold(self, rollouts: np.ndarray) -> None:
+        """Let rollouts have their last values in all later steps, in which nothing changes any more."""
+        for values in (self.answers, self.halt, self.confidence):
+            values[rollouts, self.step :] = values[rollouts, self.step - 1, None]
 
     def found(self) -> Trajectories:
         """What there is up to this step."""
@@ -149,10 +150,7 @@ class _Group:
 
     def whole(self) -> Trajectories:
         """What there is, with the last values in all steps that were not computed."""
-        last = self.step - 1
-        for values in (self.answers, self.halt, self.confidence):
-            values[:, last + 1 :] = values[:, last : last + 1]
-        self.change[:, last + 1 :] = 0.0
+        self._hold(self.alive)
         self.step = self.answers.shape[1]
         return self.found()
 
@@ -200,7 +198,7 @@ class _Rollouts:
     def _views(self, number: int, tokens: np.ndarray) -> tuple[_Group, list[np.ndarray], int]:
         """The rollouts of a puzzle, the question that each of them sees, and the seed of the puzzle."""
         restarts = self.rule.restarts
-        tokens = np.asarray(tokens).astype(np.uint8 if self.task.vocab_size <= 256 else np.int32)
+        tokens = np.asarray(tokens).astype(self.task.token_dtype)
         puzzle_seed = int(seeds_of(torch.from_numpy(tokens[None].astype(np.int64))))
         seen: list[np.ndarray] = [tokens] * restarts
         undo: list[Undo | None] = [None] * restarts

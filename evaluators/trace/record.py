@@ -60,7 +60,7 @@ def record(
         arrays, names = _record_batch(head, part, rule, max_steps, inner)
         parts.append({name: values[: count - start] for name, values in arrays.items()})
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    token = np.uint8 if task.vocab_size <= 256 else np.int32
+    token = task.token_dtype
     for name in ("answers", "inner_answers"):
         if name in found:
             found[name] = found[name].astype(token)

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from dataset.puzzle_dataset import PuzzleSplit
-from evaluators.depth import depth_stability, depths, report_depth
+from evaluators.depth import depth_stability, report_depth
+from evaluators.rollouts.curve import powers
 from tests.evaluators.small_reasoners import small_head
 from tests.runs import write_sudoku
 
 
 def test_depths_are_the_powers_of_two_and_the_last():
-    assert depths(1) == [1]
-    assert depths(20) == [1, 2, 4, 8, 16, 20]
-    assert depths(1024)[-2:] == [512, 1024]
+    assert powers(1) == [1]
+    assert powers(20) == [1, 2, 4, 8, 16, 20]
+    assert powers(1024)[-2:] == [512, 1024]
 
 
 @pytest.mark.parametrize("rows", [None, 4])
