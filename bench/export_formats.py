@@ -93,9 +93,10 @@ def rows_of(name: str, config: Config) -> list[str]:
 
     def add(kind: str, path: Path, exported: Answers) -> None:
         size, result = path.stat().st_size, compare(reasoner, exported, inputs, steps, original=original)
+        tied = f" and {result.tied} tied" if result.tied else ""
         solved = "" if name in PUBLISHED or result.exact is None else f"{result.exact} of {result.puzzles}"
         rows.append(
-            f"| {name} | {kind} | {size / 1e6:.2f} | {result.puzzles}, {result.steps} | {result.wrong} | "
+            f"| {name} | {kind} | {size / 1e6:.2f} | {result.puzzles}, {result.steps} | {result.wrong}{tied} | "
             f"{result.difference:.0e}, {result.difference_of_all:.0e} | {solved} | "
             f"{result.puzzles / result.seconds:.3g} | {1000 * result.processor_seconds / result.puzzles:.3g} |"
         )

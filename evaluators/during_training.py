@@ -21,7 +21,7 @@ from utils.logging import FULL_FOLDER
 from utils.media import MakeMedia
 from utils.settings import PretrainConfig
 
-_TRACE_CANDIDATES = 32  # failed and solved examples are looked for among these
+_TRACE_CANDIDATES = 16  # failed and solved examples are looked for among these; all of them take every step
 _PICTURE_CANDIDATES = 64  # the most instructive of this many examples is drawn
 
 
@@ -94,7 +94,7 @@ class TrainingEvaluation:
             return
         try:
             shard = source.shards[0]
-            rows = fixed_size(self._slots, min(self._slots, len(shard.inputs))) if head.model.compiled else None
+            rows = self._trace_rows(len(shard.inputs)) if head.model.compiled else None
             task, options = task_at(source, config.evaluators)
             was_training = head.training
             head.eval()
@@ -118,6 +118,12 @@ class TrainingEvaluation:
                 trace.save(folder / TRACE)
         except Exception as error:  # a picture must not end a run
             self.ranks.say(f"no trace of examples ({type(error).__name__}: {error}); eval_traces=0 does without")
+
+    def _trace_rows(self, examples: int) -> int:
+        """For a compiled model, the number of rows of a trace: one that the evaluation has compiled a graph for."""
+        # with early halting the last examples of an evaluation are few, and it has gone through the smaller sizes
+        most = _TRACE_CANDIDATES if self.config.eval_early_halting else examples
+        return fixed_size(self._slots, min(self._slots, examples, most))
 
     @property
     def _slots(self) -> int:

@@ -37,7 +37,9 @@ class Comparison:
     Attributes:
         puzzles: how many.
         steps: ACT steps.
-        wrong: puzzles of which any answer, of any step, differs.
+        wrong: puzzles of which any answer, of any step, differs, except for ties.
+        tied: puzzles that differ only in ties: where the original's logits of the two tokens are so near to each other
+            that logits within `TOLERANCE` may have either order, as happens in models that were not trained.
         difference: the largest difference of two logits after the first step, as a part of the larger of 1 and the
             size of the logit.
         difference_of_all: the largest one after any step.
@@ -52,6 +54,7 @@ class Comparison:
     puzzles: int
     steps: int
     wrong: int
+    tied: int
     difference: float
     difference_of_all: float
     unsettled: int
@@ -78,6 +81,8 @@ class Comparison:
     def __str__(self) -> str:
         text = f"{self.puzzles} puzzles, {self.steps} steps: {self.wrong} with another answer, "
         text += f"logits within {self.difference:.1e} after the first step and {self.difference_of_all:.1e} after all"
+        if self.tied:
+            text += f" ({self.tied} puzzles differ in a tie of two tokens)"
         if self.unsettled:
             text += f" ({self.unsettled} puzzles above {TOLERANCE:.0e}, where rounding grows from step to step)"
         if self.unexplained:
@@ -154,7 +159,7 @@ def compare(
     """
     original = original or original_answers(reasoner)
     rounded: Answers | None = None
-    wrong, exact, exact_before, unsettled, unexplained = 0, 0, 0, 0, 0
+    wrong, tied, exact, exact_before, unsettled, unexplained = 0, 0, 0, 0, 0, 0
     differences = np.zeros(steps)
     seconds, seconds_before, processor_seconds = 0.0, 0.0, 0.0
     for start in range(0, len(inputs), batch):
@@ -167,8 +172,12 @@ def compare(
         seconds_before += between - begun
         seconds += time.perf_counter() - between
         answers, answers_before = logits.argmax(-1), before.argmax(-1)
-        wrong += int((answers != answers_before).any(axis=(0, 2)).sum())
-        relative = np.abs(logits - before) / np.maximum(1, np.abs(before))
+        scale = np.maximum(1, np.abs(before))
+        differs = answers != answers_before
+        differs_more = differs & ~_ties(before, scale, answers_before, answers)
+        wrong += int(differs_more.any(axis=(0, 2)).sum())
+        tied += int((differs.any(axis=(0, 2)) & ~differs_more.any(axis=(0, 2))).sum())
+        relative = np.abs(logits - before) / scale
         by_puzzle = relative.max(axis=(2, 3))  # [steps, n]
         differences = np.maximum(differences, by_puzzle.max(axis=1))
         if len(rows := np.flatnonzero((by_puzzle > TOLERANCE).any(axis=0))):
@@ -184,6 +193,7 @@ def compare(
         puzzles=len(inputs),
         steps=steps,
         wrong=wrong,
+        tied=tied,
         difference=float(differences[0]),
         difference_of_all=float(differences.max()),
         unsettled=unsettled,
@@ -194,6 +204,15 @@ def compare(
         seconds_before=seconds_before,
         processor_seconds=processor_seconds,
     )
+
+
+def _ties(logits: np.ndarray, scale: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Where the logits of two tokens [..., seq] are so near that errors of `TOLERANCE * scale` may change the order."""
+
+    def at(values: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(values, tokens[..., None], -1)[..., 0]
+
+    return at(logits, one) - at(logits, other) <= TOLERANCE * (at(scale, one) + at(scale, other))
 
 
 def _solved(reasoner: Reasoner, inputs: np.ndarray, answers: np.ndarray) -> int:

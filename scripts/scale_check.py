@@ -1,24 +1,31 @@
-"""The formulas of `scripts.scale` against runs on this machine: three predictions from two others, each in a process.
+"""The formulas of `scripts.scale` against runs on this machine: three predictions from three others.
 
-Time is that of the processor on one thread, because the machine may have other work.
+What the formulas leave to the machine is measured in the first three runs, each in a process of its own: the rates of
+the forward and of the backward pass, the seconds that every step takes, and how much memory a step needs besides the
+tensors that are counted, as a constant and as a share of the activations. Time is that of the processor on one thread,
+because the machine may have other work.
 """
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from models.factory import make_head
-from models.flops import flops_per_example
-from models.memory import step_memory
+from models.flops import flops_per_example, flops_per_pass
+from models.memory import StepMemory, step_memory
 from models.training import PuzzleEmbRates, TrainState
-from scripts.scale import DataSize, checkpoint_bytes, step_seconds
+from scripts.scale import DataSize, checkpoint_bytes
 from utils.checkpoint import published_weights
 from utils.checkpoint_pair import write_pair
 from utils.distributed import Ranks
@@ -30,9 +37,13 @@ BASE = (
     "experiment=arc1", "arch.hidden_size=128", "arch.num_heads=4", "arch.H_cycles=2", "arch.L_cycles=2",
     "arch.puzzle_emb_ndim=512", "arch.forward_dtype=float32", "device=cpu", "compile=false",
 )  # fmt: skip
-SEQ_LEN, VOCAB_SIZE, STEPS = 400, 12, 4
+SEQ_LEN, VOCAB_SIZE, STEPS, ROUNDS = 400, 12, 6, 2
 # overrides and rows of the puzzle table
-KNOWN = ((("global_batch_size=4",), 1_000), (("global_batch_size=12",), 1_000))
+KNOWN = (
+    (("global_batch_size=4",), 1_000),
+    (("global_batch_size=12",), 1_000),
+    (("global_batch_size=8", "arch.H_cycles=5"), 1_000),  # more passes without a gradient
+)
 PREDICTED = (
     (("global_batch_size=8",), 100_000),
     (("global_batch_size=6", "arch.L_cycles=5"), 20_000),
@@ -41,7 +52,7 @@ PREDICTED = (
 
 
 def run(overrides: list[str], puzzles: int) -> dict[str, float]:
-    """A few steps and a checkpoint in this process: seconds of a step, peak memory and size of the files."""
+    """A few steps and a checkpoint in this process: seconds of a step, peaks of memory and size of the files."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = compose("cfg_pretrain", [*BASE, *overrides])
@@ -57,6 +68,7 @@ def run(overrides: list[str], puzzles: int) -> dict[str, float]:
         began = time.process_time()
         state.train_step({"inputs": tokens[0], "labels": tokens[1].long(), "puzzle_identifiers": ids})
         seconds += [time.process_time() - began] if step else []
+    memory = _peak() - before
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         content = state.state_dict()
@@ -66,39 +78,89 @@ def run(overrides: list[str], puzzles: int) -> dict[str, float]:
         write_pair(Path(folder), STEPS, weights, content)
         written = time.perf_counter() - began
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
-    peak = _peak() - before
-    return {"step": min(seconds), "memory": peak, "checkpoint": size, "waits": waits, "written": written}
-
-
-def predict(config: PretrainConfig, puzzles: int, rate: float, overhead: float) -> dict[str, float]:
-    """The same from the formulas."""
-    data = DataSize(VOCAB_SIZE, SEQ_LEN, puzzles, 0, 0, 0)
-    flops = flops_per_example(config.arch, VOCAB_SIZE, SEQ_LEN)
-    memory = step_memory(config, VOCAB_SIZE, SEQ_LEN, puzzles, 1, "float32", compiled=False)
-    files = checkpoint_bytes(config, data)
     return {
-        "step": step_seconds(config.global_batch_size, flops, rate, overhead),
-        # while a checkpoint is written there are copies of its content, and no activations
-        "memory": max(memory.total, memory.total - memory.activations + files),
+        "step": min(seconds), "memory": memory, "memory, with a checkpoint": _peak() - before, "checkpoint": size,
+        "waits": waits, "written": written,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the measured runs say about the machine.
+
+    Attributes:
+        forward, backward: operations a second.
+        step: seconds of a step that depend on nothing.
+        memory: bytes that depend on nothing, such as those of the libraries' first use.
+        activations: bytes at the peak of a step for each byte that is kept for the backward pass.
+    """
+
+    forward: float
+    backward: float
+    step: float
+    memory: float
+    activations: float
+
+
+def fit(known: Sequence[tuple[PretrainConfig, int, dict[str, float]]]) -> Fitted:
+    """Fit to runs: their configurations, rows of the puzzle table, and measurements."""
+    work = np.array([[*_work(config), 1.0] for config, _, _ in known])
+    seconds = np.linalg.lstsq(work, np.array([found["step"] for _, _, found in known]), rcond=None)[0]
+    counted = [_memory(config, puzzles) for config, puzzles, _ in known]
+    rest = [found["memory"] - one.total + one.activations for one, (_, _, found) in zip(counted, known, strict=True)]
+    share, constant = np.polyfit([one.activations for one in counted], rest, 1)
+    return Fitted(1 / seconds[0], 1 / seconds[1], float(seconds[2]), float(constant), float(share))
+
+
+def predict(config: PretrainConfig, puzzles: int, machine: Fitted) -> dict[str, float]:
+    """The same as `run` from the formulas."""
+    memory, files = _memory(config, puzzles), checkpoint_bytes(config, DataSize(VOCAB_SIZE, SEQ_LEN, puzzles, 0, 0, 0))
+    forward, backward = _work(config)
+    needed = memory.total + (machine.activations - 1) * memory.activations + machine.memory
+    return {
+        "step": machine.step + forward / machine.forward + backward / machine.backward,
+        "memory": needed,
+        # what is copied finds room where the activations were, but for the puzzle table, which is one large piece
+        "memory, with a checkpoint": needed + memory.puzzle_table,
         "checkpoint": files,
     }
 
 
+def _work(config: PretrainConfig) -> tuple[float, float]:
+    """Operations of a step, forward and backward."""
+    forward, both = (count(config.arch, VOCAB_SIZE, SEQ_LEN) for count in (flops_per_pass, flops_per_example))
+    return config.global_batch_size * forward, config.global_batch_size * (both - forward)
+
+
+def _memory(config: PretrainConfig, puzzles: int) -> StepMemory:
+    return step_memory(config, VOCAB_SIZE, SEQ_LEN, puzzles, 1, "float32", compiled=False)
+
+
 def check() -> str:
     """A table of predictions and measurements, as Markdown."""
-    known = [(compose("cfg_pretrain", [*BASE, *overrides]), _child(overrides, puzzles)) for overrides, puzzles in KNOWN]
-    work = [c.global_batch_size * flops_per_example(c.arch, VOCAB_SIZE, SEQ_LEN) for c, _ in known]
-    rate = (work[1] - work[0]) / (known[1][1]["step"] - known[0][1]["step"])
-    overhead = known[0][1]["step"] - work[0] / rate
+    everything = [*KNOWN, *PREDICTED]
+    # in turn, because the speed of a machine varies from minute to minute
+    rounds = [[_child(overrides, puzzles) for overrides, puzzles in everything] for _ in range(ROUNDS)]
+    measured = [
+        {name: float(statistics.median(found[name] for found in of_run)) for name in of_run[0]}
+        | {"step": min(found["step"] for found in of_run)}
+        for of_run in zip(*rounds, strict=True)
+    ]
+    known = [
+        (compose("cfg_pretrain", [*BASE, *overrides]), puzzles, found)
+        for (overrides, puzzles), found in zip(KNOWN, measured, strict=False)
+    ]
+    machine = fit(known)
     lines = [
-        f"From two runs: {rate / 1e9:.1f} GFLOP/s of one thread, and {overhead * 1e3:.0f} ms a step besides.",
+        f"From {len(known)} runs: {machine.forward / 1e9:.1f} GFLOP/s of one thread forward and "
+        f"{machine.backward / 1e9:.1f} backward, and {machine.step * 1e3:.0f} ms a step besides; "
+        f"{machine.activations:.2f} times the activations, and {machine.memory / 1e6:.0f} MB besides.",
         "",
         "| run | what | predicted | measured | difference |",
         "|---|---|---|---|---|",
     ]
-    for overrides, puzzles in PREDICTED:
-        found = _child(overrides, puzzles)
-        expected = predict(compose("cfg_pretrain", [*BASE, *overrides]), puzzles, rate, overhead)
+    for (overrides, puzzles), found in zip(PREDICTED, measured[len(KNOWN) :], strict=True):
+        expected = predict(compose("cfg_pretrain", [*BASE, *overrides]), puzzles, machine)
         name = f"`{' '.join(overrides)}`, {puzzles:,} puzzles"
         for what, value in expected.items():
             shown = (f"{x:.3f} s" if what == "step" else f"{x / 1e6:.0f} MB" for x in (value, found[what]))

@@ -196,9 +196,32 @@ def test_rounding_that_grows_is_allowed_and_other_differences_are_not():
         assert found.unexplained == (0 if same else 6)
 
 
+def test_ties_are_no_other_answers():
+    reasoner = small_reasoner("trm")
+    inputs = RNG.integers(1, reasoner.task.vocab_size, (3, reasoner.task.seq_len))
+
+    def answers(gaps: tuple[float, float, float]):
+        """The second token is ahead of the first in one cell of each puzzle, by a gap."""
+
+        def answer(part: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+            logits = np.full((steps, *part.shape, reasoner.task.vocab_size), -2.0, np.float32)
+            logits[..., 1] = 0.5
+            logits[:, :, 4, 2] = 0.5 + np.array(gaps)
+            return logits, np.zeros((steps, len(part)), np.float32)
+
+        return answer
+
+    found = compare(reasoner, answers((-5e-5, 5e-5, -1e-3)), inputs, 1, original=answers((4e-5, 6e-5, 1e-3)))
+    assert (found.wrong, found.tied) == (1, 1)
+    assert not found.same
+    found = compare(reasoner, answers((-5e-5, 5e-5, 1e-3)), inputs, 1, original=answers((4e-5, 6e-5, 1e-3)))
+    assert (found.wrong, found.tied, found.same) == (0, 1, True)
+    assert "1 puzzles differ in a tie" in str(found)
+
+
 @pytest.mark.parametrize(("exact", "points", "refuses"), [(199, 0.5, False), (198, 0.5, True), (100, 50, False)])
 def test_how_much_8_bits_may_lose(exact: int, points: float, refuses: bool):
-    result = Comparison(200, 16, 0, 0.01, 0.01, 0, 0, exact, 200, 1.0, 1.0, 1.0)
+    result = Comparison(200, 16, 0, 0, 0.01, 0.01, 0, 0, exact, 200, 1.0, 1.0, 1.0)
     if refuses:
         with pytest.raises(UserError, match=f"solves {exact} of 200 puzzles, before 200: it loses 1.0 points"):
             check_int8(result, points)

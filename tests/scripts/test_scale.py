@@ -22,6 +22,7 @@ from tests.runs import ROOT
 from utils.hydra import compose
 
 SMALL = ["arch.hidden_size=32", "arch.num_heads=2", "arch.H_cycles=1", "arch.L_cycles=1", "global_batch_size=2"]
+MACHINE = scale_check.Fitted(forward=2e9, backward=3e9, step=0.25, memory=1e8, activations=1.5)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +38,20 @@ def test_a_checkpoint_is_as_large_as_predicted(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.set_num_threads", lambda count: None)
     found = scale_check.run(SMALL, 3_000)
     config = compose("cfg_pretrain", [*scale_check.BASE, *SMALL])
-    expected = scale_check.predict(config, 3_000, rate=1e9, overhead=0.0)
+    expected = scale_check.predict(config, 3_000, MACHINE)
     assert expected["checkpoint"] == pytest.approx(found["checkpoint"], rel=0.05)
     assert found["step"] > 0
     assert 0 <= found["waits"] <= found["written"]
+
+
+def test_a_fit_finds_the_machine_that_made_the_measurements():
+    known = []
+    for rows, cycles in ((2, 1), (6, 1), (4, 3)):
+        overrides = [*scale_check.BASE, *SMALL, f"global_batch_size={rows}", f"arch.H_cycles={cycles}"]
+        config = compose("cfg_pretrain", overrides)
+        known.append((config, 1, scale_check.predict(config, 1, MACHINE)))
+    found = scale_check.fit(known)
+    assert vars(found) == pytest.approx(vars(MACHINE), rel=1e-6)
 
 
 def test_time_of_exchanges():
