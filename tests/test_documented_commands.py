@@ -73,7 +73,7 @@ def _checked(given: tuple[str, ...]) -> str:
     if module == "tiny_recursive_model":
         flags = tyro.cli(SHORT[rest[0]], args=rest[1:])
         if isinstance(flags, training.Flags):
-            compose("cfg_pretrain", training.overrides_of(flags))
+            compose("cfg_pretrain", task_overrides(training.overrides_of(flags)))
         return f"{module} {rest[0]}"
     rest = rest or words[2:]
     config = getattr(importlib.import_module(module), "Config", None)

@@ -13,6 +13,7 @@ from dataset.tasks.given import given_tasks
 from evaluators.loading import load
 from tests.runs import ROOT
 from tiny_recursive_model.predict import main as predict
+from tiny_recursive_model.training import train
 from utils.errors import UserError
 from utils.hydra import compose
 
@@ -22,6 +23,17 @@ SMALL = [
     "arch.hidden_size=32", "arch.num_heads=1", "eval_halt_max_steps=2", "compile=false", "wandb_mode=disabled",
     "global_batch_size=4", "checkpoint_path=run", "arch.forward_dtype=float32",
 ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("nothing_is_given")
+@pytest.mark.thorough
+def test_the_short_form_trains_a_task_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    kept = [one for one in SMALL if not one.startswith(("experiment", "data_builder.options.train", "checkpoint"))]
+    reasoner = train(str(FILE), n_train=8, output="run", overrides=kept)
+    assert reasoner.task.name == "futoshiki"
+    question, _ = reasoner.task.random_example(np.random.default_rng(3))
+    assert reasoner.solve(reasoner.task.decode(question), steps=2).verdict.status in ("solved", "wrong", "undecided")
 
 
 @pytest.mark.usefixtures("nothing_is_given")

@@ -6,19 +6,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from coolname import generate_slug
 
 import pretrain
+from dataset.task_choice import choose_task, data_folder, task_overrides
 from evaluators.loading import load
 from evaluators.reasoner import Reasoner
 from utils.errors import UserError
 from utils.hydra import compose, hydra_main
 from utils.settings import PretrainConfig
 
-TaskName = Literal["sudoku", "maze", "arithmetic", "arc"]
+_BUILT_IN = ("sudoku", "maze", "arithmetic", "arc")  # tasks with recipes of their own
 _SUDOKUS = {4: "sudoku_4x4", 6: "quickstart", 9: "sudoku_9x9"}  # cells per side -> experiment
 
 
@@ -26,8 +27,9 @@ _SUDOKUS = {4: "sudoku_4x4", 6: "quickstart", 9: "sudoku_9x9"}  # cells per side
 class Flags:
     """Train a small model. Every flag becomes an override of pretrain.py, and the equivalent command is printed."""
 
-    task: TaskName = "sudoku"
-    """What to train on."""
+    task: str = "sudoku"
+    """What to train on: sudoku, maze, arithmetic or arc; or a task of your own, as for task=... of pretrain.py: a file
+    such as examples/futoshiki.py, a generator such as reasoning_gym:chain_sum, or questions.jsonl."""
     epochs: int | None = None
     """Length of training; an epoch takes each training puzzle once. Evaluated is at the end only."""
     n_train: int | None = None
@@ -58,15 +60,38 @@ def overrides_of(flags: Flags) -> list[str]:
     size = flags.grid_size
     if flags.task == "sudoku" and size is not None and size not in _SUDOKUS:
         raise UserError(f"--grid-size {size}: Sudokus have 4, 6 or 9 cells per side.")
-    experiments = {"sudoku": _SUDOKUS[size or 6] if flags.task == "sudoku" else "", "maze": "maze_10x10"}
-    experiments |= {"arithmetic": "arithmetic", "arc": "arc1"}
-    found = [f"experiment={experiments[flags.task]}", *_data_overrides(flags)]
+    if flags.task in _BUILT_IN:
+        experiments = {"sudoku": _SUDOKUS[size or 6] if flags.task == "sudoku" else "", "maze": "maze_10x10"}
+        experiments |= {"arithmetic": "arithmetic", "arc": "arc1"}
+        found, name = [f"experiment={experiments[flags.task]}", *_data_overrides(flags)], flags.task
+    else:
+        found, name = _own_task(flags)
     if flags.epochs is not None:
         found += [f"epochs={flags.epochs}", "eval_interval=null"]
     plain = {"global_batch_size": flags.batch_size, "lr": flags.lr, "seed": flags.seed}
     found += [f"{key}={value}" for key, value in plain.items() if value is not None]
-    output = flags.output or f"checkpoints/tiny/{flags.task}-{generate_slug(2)}"
+    output = flags.output or f"checkpoints/tiny/{name}-{generate_slug(2)}"
     return [*found, f"checkpoint_path={output}", *flags.overrides]
+
+
+def _own_task(flags: Flags) -> tuple[list[str], str]:
+    """The overrides for a task that has no recipe of its own, and a name for files."""
+    if given := [name for name in ("grid_size", "n_augmentations") if getattr(flags, name) is not None]:
+        raise UserError(
+            f"--{given[0].replace('_', '-')}: the task itself says how large its questions are, and its symmetries are "
+            "drawn anew for every example. Leave the flag out."
+        )
+    folder = data_folder(choose_task(flags.task, "--task"))
+    options = {"train_size": flags.n_train, "seed": flags.seed}
+    options = {key: value for key, value in options.items() if value is not None}
+    found = [f"task={flags.task}", "experiment=own_task"]
+    name = folder.rpartition("/")[2]
+    if options:
+        folder = "-".join(
+            [f"data/tiny/{name}", *(f"{key.replace('_', '-')}-{value}" for key, value in options.items())]
+        )
+        found += [f"data_paths=[{folder}]", *(f"data_builder.options.{key}={value}" for key, value in options.items())]
+    return found, name
 
 
 def _data_overrides(flags: Flags) -> list[str]:
@@ -112,11 +137,11 @@ def command(overrides: Sequence[str]) -> str:
     return shlex.join(["python", "pretrain.py", *overrides])
 
 
-def train(task: TaskName = "sudoku", *, overrides: Sequence[str] = (), **flags: Any) -> Reasoner:
+def train(task: str = "sudoku", *, overrides: Sequence[str] = (), **flags: Any) -> Reasoner:
     """Train a small model, as the command `train` does, and load it.
 
     Args:
-        task: what to train on.
+        task: what to train on; see `Flags`.
         overrides: further overrides of pretrain.py.
         flags: the other fields of `Flags`: epochs, n_train, n_augmentations, grid_size, batch_size, lr, seed, output.
 
@@ -131,10 +156,10 @@ def train(task: TaskName = "sudoku", *, overrides: Sequence[str] = (), **flags: 
         raise UserError(f"train: there is no flag {unknown[0]}; there are {', '.join(Flags.__dataclass_fields__)}.")
     found = overrides_of(Flags(task, overrides=list(overrides), **flags))
     print(f"the same as: {command(found)}")
-    config = compose("cfg_pretrain", found)
+    config = compose("cfg_pretrain", task_overrides(found))
     pretrain.train(config)
     assert config.checkpoint_path is not None
-    return load(Path(config.checkpoint_path))
+    return load(Path(config.checkpoint_path), task=None if task in _BUILT_IN else task)
 
 
 def main(arguments: list[str]) -> int:

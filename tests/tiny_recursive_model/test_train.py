@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.runs import metrics, start, tiny, write_sudoku
+from dataset.task_choice import task_overrides
+from tests.runs import ROOT, metrics, start, tiny, write_sudoku
 from tests.tiny_recursive_model.running import run
 from tiny_recursive_model.training import Flags, command, overrides_of, train
 from utils.errors import UserError
@@ -16,7 +17,7 @@ from utils.settings import PretrainConfig
 
 def composed(**flags: Any) -> PretrainConfig:
     given = Flags(**flags)
-    return compose("cfg_pretrain", overrides_of(given))
+    return compose("cfg_pretrain", task_overrides(overrides_of(given)))
 
 
 def options(config: PretrainConfig) -> dict[str, object]:
@@ -48,6 +49,23 @@ def test_flags_become_settings():
     expected = compose("cfg_pretrain", ["experiment=quickstart"])
     assert plain.model_dump(exclude={"checkpoint_path"}) == expected.model_dump(exclude={"checkpoint_path"})
     assert str(plain.checkpoint_path).startswith("checkpoints/tiny/sudoku-")
+
+
+@pytest.mark.usefixtures("nothing_is_given")
+def test_a_task_of_ones_own_has_the_flags_that_fit():
+    file = str(ROOT / "examples" / "futoshiki.py")
+    config = composed(task=file, n_train=30, seed=3, epochs=2)
+    assert (options(config)["train_size"], options(config)["seed"]) == (30, 3)
+    assert options(config)["task"] == "futoshiki"
+    assert options(config)["output_dir"] == "data/tiny/futoshiki-train-size-30-seed-3"
+    assert (config.epochs, config.evaluators[0].name, config.augmentation) == (2, "futoshiki@Futoshiki", "futoshiki")
+    assert options(composed(task=file))["output_dir"] == "data/futoshiki"
+    assert str(composed(task=file).checkpoint_path).startswith("checkpoints/tiny/futoshiki-")
+    for flags, part in (({"grid_size": 5}, "--grid-size"), ({"n_augmentations": 2}, "--n-augmentations")):
+        with pytest.raises(UserError, match=f"{part}: the task itself .* Leave the flag out"):
+            composed(task=file, **flags)
+    with pytest.raises(UserError, match=r"--task 'sudoko'.*sudoku"):
+        composed(task="sudoko")
 
 
 @pytest.mark.parametrize(
