@@ -90,14 +90,19 @@ def main(arguments: list[str]) -> int:
     flags = tyro.cli(Flags, prog="python -m tiny_recursive_model predict", args=arguments, description=__doc__)
     if flags.top < 1:
         raise UserError(f"--top {flags.top}: at least 1.")
-    if flags.task is not None:
-        choose_task(flags.task, "--task")
+    task = None if flags.task is None else choose_task(flags.task, "--task")
     form = _format(flags)
     sources = flags.puzzles or ([] if sys.stdin.isatty() else [STDIN])
     given = read_puzzles(sources)
     what = given[0].where
     adapted = None if flags.adapt is None else _adapted(given, flags.model, flags.adapt)
-    reasoner = adapted or choose_model(flags.model, flags.device, lambda model: questions_of(given, model.task), what)
+
+    def fits(model: Reasoner) -> None:
+        if task is not None and model.task.name != task.name:
+            raise UserError(f"{model.origin.path.parent.name} is a model for {model.task.name}, not for {task.name}.")
+        questions_of(given, model.task)
+
+    reasoner = adapted or choose_model(flags.model, flags.device, fits, what)
     questions = questions_of(given, reasoner.task)
     if flags.name is not None:
         questions = [Question(question.tokens, flags.name, question.label) for question in questions]

@@ -168,7 +168,7 @@ def main(arguments: list[str]) -> int:
     found = overrides_of(flags)
     print(f"the same as: {command(found)}", flush=True)
     with _arguments(["pretrain.py", *found]):  # Hydra reads the command line itself
-        hydra_main("cfg_pretrain", PretrainConfig, pretrain.run)
+        hydra_main("cfg_pretrain", PretrainConfig, pretrain.run, task_overrides)
     return 0
 
 
