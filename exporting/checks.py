@@ -174,9 +174,9 @@ def compare(
         answers, answers_before = logits.argmax(-1), before.argmax(-1)
         scale = np.maximum(1, np.abs(before))
         differs = answers != answers_before
-        differs_more = differs & ~_ties(before, scale, answers_before, answers)
-        wrong += int(differs_more.any(axis=(0, 2)).sum())
-        tied += int((differs.any(axis=(0, 2)) & ~differs_more.any(axis=(0, 2))).sum())
+        other = (differs & ~_ties(before, scale, answers_before, answers)).any(axis=(0, 2))  # [n]
+        wrong += int(other.sum())
+        tied += int((differs.any(axis=(0, 2)) & ~other).sum())
         relative = np.abs(logits - before) / scale
         by_puzzle = relative.max(axis=(2, 3))  # [steps, n]
         differences = np.maximum(differences, by_puzzle.max(axis=1))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from dataset.tasks.task import Task
 from evaluators.loading import load, shipped_names
 from evaluators.reasoner import Reasoner
 from utils.errors import UserError
@@ -35,3 +36,13 @@ def choose_model(name: str | None, device: DeviceName, fits: Callable[[Reasoner]
             return reasoner
     reasons = "".join(f"\n  {problem}" for problem in dict.fromkeys(problems))
     raise UserError(f"{what}: none of the models in weights/ takes it. Correct it, or give --model.{reasons}")
+
+
+def require_task(model: Reasoner, task: type[Task]) -> None:
+    """Refuse a model that is not for `task`.
+
+    Raises:
+        UserError: it is for another one.
+    """
+    if model.task.name != task.name:
+        raise UserError(f"{model.origin.path.parent.name} is a model for {model.task.name}, not for {task.name}.")

@@ -17,7 +17,7 @@ from evaluators.reasoner import Reasoner
 from evaluators.rollouts.attempts import ATTEMPTS
 from evaluators.solving import Board, boards_of
 from evaluators.terminal import board_in_terminal
-from tiny_recursive_model.choice import choose_model
+from tiny_recursive_model.choice import choose_model, require_task
 from tiny_recursive_model.puzzles import questions_of, read_puzzles
 from utils.errors import UserError, error_message
 from utils.machine import DeviceName
@@ -56,8 +56,8 @@ def main(arguments: list[str]) -> int:
     def fits(model: Reasoner) -> None:
         if given:
             questions_of(given, model.task)
-        elif model.task.name != task.name:
-            raise UserError(f"{model.origin.path.parent.name} is a model for {model.task.name}.")
+        else:
+            require_task(model, task)
 
     what = given[0].where if given else f"--task {flags.task}"
     reasoner = choose_model(flags.model, flags.device, fits, what)

@@ -25,7 +25,7 @@ from evaluators.batch_size import choose_batch_size
 from evaluators.reasoner import Reasoner
 from evaluators.rollouts.attempts import ATTEMPTS, Attempts
 from tiny_recursive_model.adapting import adapt
-from tiny_recursive_model.choice import choose_model
+from tiny_recursive_model.choice import choose_model, require_task
 from tiny_recursive_model.puzzles import STDIN, Given, Piece, questions_of, read_puzzles
 from utils.errors import UserError
 from utils.files import writing_to
@@ -98,8 +98,8 @@ def main(arguments: list[str]) -> int:
     adapted = None if flags.adapt is None else _adapted(given, flags.model, flags.adapt)
 
     def fits(model: Reasoner) -> None:
-        if task is not None and model.task.name != task.name:
-            raise UserError(f"{model.origin.path.parent.name} is a model for {model.task.name}, not for {task.name}.")
+        if task is not None:
+            require_task(model, task)
         questions_of(given, model.task)
 
     reasoner = adapted or choose_model(flags.model, flags.device, fits, what)

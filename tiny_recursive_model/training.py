@@ -3,7 +3,7 @@
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +19,9 @@ from utils.errors import UserError
 from utils.hydra import compose, hydra_main
 from utils.settings import PretrainConfig
 
-_BUILT_IN = ("sudoku", "maze", "arithmetic", "arc")  # tasks with recipes of their own
 _SUDOKUS = {4: "sudoku_4x4", 6: "quickstart", 9: "sudoku_9x9"}  # cells per side -> experiment
+# the tasks with recipes of their own -> experiment, of Sudokus that of the usual size
+_EXPERIMENTS = {"sudoku": _SUDOKUS[6], "maze": "maze_10x10", "arithmetic": "arithmetic", "arc": "arc1"}
 
 
 @dataclass
@@ -57,13 +58,8 @@ def overrides_of(flags: Flags) -> list[str]:
     Raises:
         UserError: a flag does not fit the task.
     """
-    size = flags.grid_size
-    if flags.task == "sudoku" and size is not None and size not in _SUDOKUS:
-        raise UserError(f"--grid-size {size}: Sudokus have 4, 6 or 9 cells per side.")
-    if flags.task in _BUILT_IN:
-        experiments = {"sudoku": _SUDOKUS[size or 6] if flags.task == "sudoku" else "", "maze": "maze_10x10"}
-        experiments |= {"arithmetic": "arithmetic", "arc": "arc1"}
-        found, name = [f"experiment={experiments[flags.task]}", *_data_overrides(flags)], flags.task
+    if flags.task in _EXPERIMENTS:
+        found, name = [f"experiment={_experiment(flags)}", *_data_overrides(flags)], flags.task
     else:
         found, name = _own_task(flags)
     if flags.epochs is not None:
@@ -74,36 +70,37 @@ def overrides_of(flags: Flags) -> list[str]:
     return [*found, f"checkpoint_path={output}", *flags.overrides]
 
 
+def _experiment(flags: Flags) -> str:
+    """The experiment of a task with a recipe of its own."""
+    if flags.task != "sudoku" or flags.grid_size is None:
+        return _EXPERIMENTS[flags.task]
+    if flags.grid_size not in _SUDOKUS:
+        raise UserError(f"--grid-size {flags.grid_size}: Sudokus have 4, 6 or 9 cells per side.")
+    return _SUDOKUS[flags.grid_size]
+
+
 def _own_task(flags: Flags) -> tuple[list[str], str]:
     """The overrides for a task that has no recipe of its own, and a name for files."""
-    if given := [name for name in ("grid_size", "n_augmentations") if getattr(flags, name) is not None]:
-        raise UserError(
-            f"--{given[0].replace('_', '-')}: the task itself says how large its questions are, and its symmetries are "
-            "drawn anew for every example. Leave the flag out."
-        )
-    folder = data_folder(choose_task(flags.task, "--task"))
+    _refuse(
+        flags,
+        ("grid_size", "n_augmentations"),
+        "the task itself says how large its questions are, and its symmetries are drawn anew for every example.",
+    )
+    name = Path(data_folder(choose_task(flags.task, "--task"))).name
     options = {"train_size": flags.n_train, "seed": flags.seed}
-    options = {key: value for key, value in options.items() if value is not None}
-    found = [f"task={flags.task}", "experiment=own_task"]
-    name = folder.rpartition("/")[2]
-    if options:
-        folder = "-".join(
-            [f"data/tiny/{name}", *(f"{key.replace('_', '-')}-{value}" for key, value in options.items())]
-        )
-        found += [f"data_paths=[{folder}]", *(f"data_builder.options.{key}={value}" for key, value in options.items())]
-    return found, name
+    return [f"task={flags.task}", "experiment=own_task", *_built_with(name, options)], name
 
 
 def _data_overrides(flags: Flags) -> list[str]:
     """The overrides that change what data are built."""
     size, n_train, copies = flags.grid_size, flags.n_train, flags.n_augmentations
-    options: dict[str, Any] = {}
+    name, options = flags.task, dict[str, Any]()
     if flags.task == "arc":
-        if given := [name for name in ("grid_size", "n_train", "n_augmentations") if getattr(flags, name) is not None]:
-            raise UserError(
-                f"--{given[0].replace('_', '-')}: data sets of ARC are built by a command of their own: "
-                "python -m dataset.build_arc_dataset --help. Leave the flag out."
-            )
+        _refuse(
+            flags,
+            ("grid_size", "n_train", "n_augmentations"),
+            "data sets of ARC are built by a command of their own: python -m dataset.build_arc_dataset --help.",
+        )
         return []
     if flags.task == "arithmetic":
         options |= {"digits": size, "train_size": n_train}
@@ -118,18 +115,26 @@ def _data_overrides(flags: Flags) -> list[str]:
         options |= {"aug": True if copies == 7 else None}
     if flags.task == "sudoku":
         options |= {"num_aug": copies or None}
-    if flags.seed is not None:
-        options["seed"] = flags.seed
-    options = {key: value for key, value in options.items() if value is not None}
+        name = f"sudoku-{size or 6}"
     stored = [] if copies is None or flags.task == "arithmetic" else ["augmentation=null"]
-    if not options:
-        return stored
-    parts = [flags.task, *(f"{key.replace('_', '-')}-{value}" for key, value in options.items())]
-    if flags.task == "sudoku":
-        parts.insert(1, str(size or 6))
-    folder = "data/tiny/" + "-".join(parts).lower()
-    written = [f"data_builder.options.{key}={str(value).lower()}" for key, value in options.items()]
-    return [f"data_paths=[{folder}]", f"data_builder.options.output_dir={folder}", *written, *stored]
+    return [*_built_with(name, options | {"seed": flags.seed}), *stored]
+
+
+def _refuse(flags: Flags, names: Sequence[str], why: str) -> None:
+    """Refuse the flags of these names, with the reason."""
+    for name in names:
+        if getattr(flags, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')}: {why} Leave the flag out.")
+
+
+def _built_with(name: str, options: Mapping[str, Any]) -> list[str]:
+    """The overrides for data built with options of the builder in a folder called after them; None: left as it is."""
+    given = {key: str(value).lower() for key, value in options.items() if value is not None}
+    if not given:
+        return []
+    folder = "-".join([f"data/tiny/{name}", *(f"{key.replace('_', '-')}-{value}" for key, value in given.items())])
+    written = [f"data_builder.options.{key}={value}" for key, value in given.items()]
+    return [f"data_paths=[{folder}]", f"data_builder.options.output_dir={folder}", *written]
 
 
 def command(overrides: Sequence[str]) -> str:
@@ -159,7 +164,7 @@ def train(task: str = "sudoku", *, overrides: Sequence[str] = (), **flags: Any) 
     config = compose("cfg_pretrain", task_overrides(found))
     pretrain.train(config)
     assert config.checkpoint_path is not None
-    return load(Path(config.checkpoint_path), task=None if task in _BUILT_IN else task)
+    return load(Path(config.checkpoint_path), task=None if task in _EXPERIMENTS else task)
 
 
 def main(arguments: list[str]) -> int:

@@ -51,6 +51,17 @@ def test_the_exit_status_tells_solved_from_unsolved(monkeypatch: pytest.MonkeyPa
     assert run(monkeypatch)[0] == 0
 
 
+def test_only_a_model_for_the_named_task_answers(monkeypatch: pytest.MonkeyPatch):
+    """A 6x6 Sudoku fits a shipped model; as another task it is refused, with the models that there are."""
+    puzzle = "." * 36
+    status, output, errors = run(monkeypatch, "predict", puzzle, "--task", "arc")
+    assert (status, output) == (2, "")
+    assert "none of the models in weights/ takes it" in errors
+    assert "sudoku_6x6 is a model for sudoku, not for arc." in errors
+    status, output, _ = run(monkeypatch, "predict", puzzle, "--task", "sudoku", "--json", "--restarts", 1)
+    assert len(json.loads(output)["answer"]) == 36
+
+
 def test_nothing_to_check_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     arc = write_run(tmp_path / "arc", "arc", rows=3, puzzle_emb_ndim=16, puzzle_emb_len=1)
     pair = {"input": [[1, 2]], "output": [[2, 1]]}

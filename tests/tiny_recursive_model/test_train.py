@@ -52,7 +52,7 @@ def test_flags_become_settings():
 
 
 @pytest.mark.usefixtures("nothing_is_given")
-def test_a_task_of_ones_own_has_the_flags_that_fit():
+def test_a_task_of_ones_own_has_the_flags_that_fit(monkeypatch: pytest.MonkeyPatch):
     file = str(ROOT / "examples" / "futoshiki.py")
     config = composed(task=file, n_train=30, seed=3, epochs=2)
     assert (options(config)["train_size"], options(config)["seed"]) == (30, 3)
@@ -64,6 +64,12 @@ def test_a_task_of_ones_own_has_the_flags_that_fit():
     for flags, part in (({"grid_size": 5}, "--grid-size"), ({"n_augmentations": 2}, "--n-augmentations")):
         with pytest.raises(UserError, match=f"{part}: the task itself .* Leave the flag out"):
             composed(task=file, **flags)
+    seen: list[PretrainConfig] = []  # by the command, which Hydra reads
+    monkeypatch.setattr("pretrain.run", seen.append)
+    status, output, _ = run(monkeypatch, "train", "--task", file, "--n-train", 30, "--output", "run")
+    assert status == 0
+    assert f"the same as: python pretrain.py task={file} experiment=own_task" in output
+    assert seen == [composed(task=file, n_train=30, output="run")]
     with pytest.raises(UserError, match=r"--task 'sudoko'.*sudoku"):
         composed(task="sudoko")
 
