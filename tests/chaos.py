@@ -35,6 +35,7 @@ import torch
 
 from tests.runs import ROOT, different, environment, metrics, tiny, write_sudoku
 from utils.checkpoint import latest_step, load_train_state, train_state_path, weights_path
+from utils.processes import started
 
 SAVE_EVERY = 9  # steps
 FROZEN = 12  # seconds until a suspended rank is noticed; torchrun then takes 30 more to end it
@@ -51,6 +52,8 @@ KINDS = {
     "everything TERM": ("everything", signal.SIGTERM),
 }
 MOMENTS = ("step", "step", "step", "write", "start")
+# its number, which another one may have later, and when it began
+Process = tuple[int, str]
 
 
 @dataclass
@@ -101,20 +104,25 @@ class Launch:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._ranks: set[int] = set()  # of every process that was seen as a rank
+        self._ranks: set[Process] = set()  # every process that was seen as a rank
 
     @property
     def ranks(self) -> list[int]:
         """The processes of the ranks that are there now."""
-        found = [pid for pid, parent in processes().items() if parent == self.agent.pid]
-        self._ranks |= set(found)
-        return sorted(found)
+        found = self._of_agent(processes())
+        self._ranks |= found
+        return sorted(pid for pid, _ in found)
 
     def alive(self) -> list[int]:
         """The agent, if it lives, and all its ranks, orphans too."""
         now = processes()
-        self._ranks |= {pid for pid, parent in now.items() if parent == self.agent.pid}
-        return [pid for pid in self._ranks if pid in now] + ([self.agent.pid] if self.agent.poll() is None else [])
+        self._ranks |= self._of_agent(now)
+        ranks = [process[0] for process in self._ranks if process in now]
+        return ranks + ([self.agent.pid] if self.agent.poll() is None else [])
+
+    def _of_agent(self, now: dict[Process, int]) -> set[Process]:
+        """The children of the agent, unless it has ended, after which its number may be that of another process."""
+        return {process for process, parent in now.items() if parent == self.agent.pid and self.agent.poll() is None}
 
     def kill(self, kind: str, chance: random.Random) -> None:
         """Send the signal of `kind`."""
@@ -132,11 +140,11 @@ class Launch:
         self.agent.wait()
 
 
-def processes() -> dict[int, int]:
-    """Process -> its parent, of all that run and are not zombies."""
+def processes() -> dict[Process, int]:
+    """Process -> the number of its parent, of all that run and are not zombies."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], stdout=subprocess.PIPE, text=True, check=True)
     rows = (line.split() for line in listed.stdout.splitlines())
-    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+    return {(int(pid), started(int(pid))): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
 
 
 def last_step(folder: Path) -> int:

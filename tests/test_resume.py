@@ -41,6 +41,34 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, processes: int)
     assert different(one, two) == []
 
 
+# of the architectures after TRM: their configuration, and what makes them as small as the others
+FAMILY: dict[str, dict[str, Any]] = {
+    "urm": {},
+    "eqr": {"arch.puzzle_emb_ndim": 0},
+    "se_rrm_sudoku": {"arch.head_dim": 8, "arch.head_dim_t": 8, "arch.num_heads_t": 1},
+    "fprm": {"arch.n_backwards_L": 2, "arch.max_iter_eval": 8},
+    "trm_wta": {"arch.num_chains": 3},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", FAMILY)
+def test_the_family_in_two_processes_killed_and_resumed(tmp_path: Path, architecture: str):
+    data = write_sudoku(tmp_path / "data", groups=18, tests=7)
+    settings = {"arch": architecture, "checkpoint_every_steps": 5, "max_steps": 30, **FAMILY[architecture]}
+    whole, broken, one = tmp_path / "whole", tmp_path / "broken", tmp_path / "one"
+    start("pretrain.py", tiny(data, whole, **settings), tmp_path, processes=2)
+    args = tiny(data, broken, **settings, load_checkpoint="latest")
+    kill_at("pretrain.py", 12, args, tmp_path, broken, processes=2)
+    assert "going on from step" in start("pretrain.py", args, tmp_path, processes=2)
+    assert metrics(whole) == metrics(broken)
+    assert different(torch.load(weights_path(whole, 30)), torch.load(weights_path(broken, 30))) == []
+
+    start("pretrain.py", tiny(data, one, **settings), tmp_path)
+    for left, right in zip(metrics(whole), metrics(one), strict=True):
+        assert left["train/lm_loss"] == pytest.approx(right["train/lm_loss"], rel=1e-4)
+
+
 @pytest.mark.thorough
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=18, tests=7)

@@ -56,7 +56,7 @@ def world_of(pid: int) -> int:
 
 def below(parent: int) -> set[int]:
     """The processes that `parent` has started."""
-    return {pid for pid, its_parent in processes().items() if its_parent == parent}
+    return {pid for (pid, _), its_parent in processes().items() if its_parent == parent}
 
 
 @pytest.mark.slow

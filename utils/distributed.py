@@ -76,7 +76,7 @@ def process_group(ranks: Ranks, device: torch.device) -> Iterator[RankStore | No
         store = meet(ranks.rank, ranks.world_size)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=store.connect(),
+            store=store.for_collectives(),
             rank=ranks.rank,
             world_size=ranks.world_size,
             timeout=COLLECTIVE,

@@ -13,6 +13,7 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.files import OTHER_FOLDER, writing_to
+from utils.processes import is_suspended, started
 
 FILE = "run.lock"
 _NOT_SUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -111,7 +112,7 @@ class RunLock:
     def _held(self, holder: dict[str, Any]) -> UserError:
         pid, here = holder.get("pid", 0), holder.get("host") == self._me["host"]
         end = f"kill {pid}" if here else f"kill {pid} on {holder.get('host')}"
-        stopped = " It is suspended: kill -CONT wakes it, and kill -9 ends it." if here and _is_stopped(pid) else ""
+        stopped = " It is suspended: kill -CONT wakes it, and kill -9 ends it." if here and is_suspended(pid) else ""
         return UserError(
             f"{self.path.parent} is in use by another run: {_name(holder)}.{stopped} Two runs in one folder would mix. "
             f"Wait for it to end, end it ({end}; it saves first), or choose another run_name or checkpoint_path."
@@ -124,7 +125,7 @@ def _this_process() -> dict[str, Any]:
         "pid": os.getpid(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "launch": os.environ.get("TORCHELASTIC_RUN_ID"),
-        "id": f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}",
+        "id": f"{socket.gethostname()}/{os.getpid()}/{started(os.getpid())}",
     }
 
 
@@ -160,31 +161,5 @@ def _seems_alive(holder: dict[str, Any], file: int) -> bool:
     """Whether a holder lives, as far as one can tell without locks."""
     if holder.get("host") == socket.gethostname():
         pid = holder.get("pid", 0)
-        return holder.get("id") == f"{holder['host']}/{pid}/{_started(pid)}" and pid != os.getpid()
+        return holder.get("id") == f"{holder['host']}/{pid}/{started(pid)}" and pid != os.getpid()
     return time.time() - os.fstat(file).st_mtime < _SILENT
-
-
-def _started(pid: int) -> str:
-    """When a process began, in the units of its system; empty if there is no such process."""
-    fields = _stat(pid)
-    if fields:
-        return fields[19]
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return "running"
-    except (OSError, OverflowError):
-        return ""
-    return "running"
-
-
-def _is_stopped(pid: int) -> bool:
-    return _stat(pid)[:1] == ["T"]
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; empty on other systems, or if there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []

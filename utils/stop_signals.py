@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1
 _SAME = 3.0  # seconds within which further signals belong to the first
 _ORPHANED = 120.0  # seconds that a run without a launcher has for its last step and its checkpoint
 _PERIOD = 1.0  # seconds between two looks at the launcher
+_FIRST = Path("/proc/1/comm")  # the name of the first process
 
 
 class StopSignals:
@@ -37,6 +39,8 @@ class StopSignals:
         self.received: str | None = None
         self._on_stop, self._in_loop, self._since = on_stop, False, 0.0
         self._launcher = os.getppid() if launched else None
+        if launched and _adopted():
+            _end("the launcher of this process has ended before the run began", LOST)
         self._before: dict[int, object] = {}
         self._over = threading.Event()
 
@@ -105,6 +109,19 @@ class StopSignals:
             self._receive("the end of the launcher")
         if not self._in_loop or time.monotonic() - self._since > _ORPHANED:
             _end("the launcher of this process has ended", LOST)
+
+
+def _adopted() -> bool:
+    """Whether the first process of the system has taken the place of a launcher that has ended.
+
+    In a container a launcher may be that process itself.
+    """
+    if os.getppid() != 1:
+        return False
+    try:
+        return not _FIRST.read_text().startswith(("python", "torchrun", "pt_"))
+    except OSError:  # not on Linux, where launchd or the like is the first process
+        return True
 
 
 def outlive_stop_signals(worker: int) -> None:

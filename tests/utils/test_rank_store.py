@@ -47,3 +47,19 @@ def test_ranks_that_do_not_come_are_named(agent: TCPStore, monkeypatch: pytest.M
         meet(0, 3)
     with pytest.raises(UserError, match="rank 0 did not start"):
         meet(1, 3)
+
+
+def test_what_ranks_do_together_goes_on_without_the_agent(agent: TCPStore, monkeypatch: pytest.MonkeyPatch):
+    first, second = start(2)
+    one, other = first.for_collectives(), second.for_collectives()
+    port = agent.port
+    assert port not in (first.of_rank_0.port, second.of_rank_0.port)
+    one.set("key", "value")
+    assert other.get("key") == b"value"
+    assert not agent.check([f"{first.token}/key"])  # it is kept elsewhere
+    monkeypatch.setenv("MASTER_PORT", "1")  # where nobody listens, as after the end of the agent
+    monkeypatch.setattr(rank_store, "_REACHED", timedelta(seconds=1))
+    with pytest.raises(UserError, match=r"store of the launcher, at localhost, port 1, .* Has the launcher ended"):
+        meet(0, 2)
+    other.set("key", "another")
+    assert one.get("key") == b"another"

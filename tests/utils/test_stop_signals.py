@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +105,18 @@ def test_the_end_of_the_launcher_ends_the_run(monkeypatch: pytest.MonkeyPatch):
                 break
             time.sleep(0.01)
     assert ended[0] == LOST
+
+
+def test_a_run_whose_launcher_ended_before_it_began_ends_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    ended: list[int] = []
+    monkeypatch.setattr(stop_signals, "_end", lambda message, status: ended.append(status))
+    monkeypatch.setattr(stop_signals.os, "getppid", lambda: 1)
+    # in a container the launcher itself may be the first process
+    for number, (first, launched) in enumerate((("systemd\n", True), ("torchrun\n", True), ("systemd\n", False))):
+        (tmp_path / "comm").write_text(first)
+        monkeypatch.setattr(stop_signals, "_FIRST", tmp_path / "comm")
+        StopSignals(launched, on_stop=lambda _: None)
+        assert len(ended) == 1, number
+    monkeypatch.setattr(stop_signals, "_FIRST", tmp_path / "missing")
+    StopSignals(launched=True, on_stop=lambda _: None)
+    assert ended == [LOST, LOST]
