@@ -104,7 +104,7 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sorting.py").write_text(page.split("```python\n")[1].split("```")[0])
     (folder / "prompts.txt").write_text("Once upon a time\nThe cat\n")
 
-    data = write_sudoku(folder / "data" / "other", groups=6, tests=4)
+    data = write_sudoku(folder / "data" / "other", groups=6, tests=4, own_ids=False)
     start("pretrain.py", tiny(data, folder / "run", max_steps=2), folder)
     write_text(folder / "text")
     start("pretrain_text.py", tiny_text(folder / "text", folder / "text_run"), folder)
@@ -146,7 +146,8 @@ def filled_in(words: list[str], workspace: Path) -> list[str]:
     found: list[str] = []
     for word in words:
         key, _, value = word.rpartition("=")
-        unknown = "..." in value or (value.startswith("checkpoints/") and not (workspace / value).exists())
+        missing = value.startswith("checkpoints/") and not (workspace / value).exists()
+        unknown = missing or ".../" in value
         if value == "$PUZZLE":
             value = FUTOSHIKI
         elif value == "checkpoints/tiny/NAME":
@@ -163,7 +164,7 @@ def shortened(words: list[str]) -> list[str]:
     """The words of a command, with what makes it end within a minute on two cores."""
     line, words = " ".join(words), list(words)
     for option, number in NUMBERS.items():
-        if option in words:
+        if option in words and "predict" not in words:
             words[words.index(option) + 1] = number
     if "pretrain.py" in line or "optuna_sweep" in line or "tiny_recursive_model train" in line:
         return words + TRAINING + ([] if SMALL & set(words) else NARROW)
