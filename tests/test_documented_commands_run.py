@@ -90,7 +90,7 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subsets = ("training", "evaluation", "concept", "training2", "evaluation2")
     named = {subset: {f"{subset}-{name}": task for name, task in tasks.items()} for subset in subsets}
     write_kaggle(folder / "kaggle" / "combined", named, prefix="arc-agi")
-    write_folders(folder / "tasks", {"mine": tasks})
+    write_folders(folder / "tasks", {"mine": {"task": tasks["one"], "two": tasks["two"]}})
     (folder / "task.json").write_text(json.dumps(tasks["one"]))
 
     pairs = [(f"{a}+{b}", str(a + b)) for a in range(12) for b in range(12)]
@@ -167,6 +167,8 @@ def shortened(words: list[str]) -> list[str]:
         if option in words and "predict" not in words:
             words[words.index(option) + 1] = number
     if "pretrain.py" in line or "optuna_sweep" in line or "tiny_recursive_model train" in line:
+        if "scripts.optuna_sweep" in words and "--trials" not in words:
+            words[3:3] = ["--trials", "2"]
         return words + TRAINING + ([] if SMALL & set(words) else NARROW)
     if "pretrain_text.py" in line:
         files = "text/train.txt", "text/valid.txt", "text/vocab.json", "text/merges.txt"
