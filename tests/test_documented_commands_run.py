@@ -21,9 +21,12 @@ from dataset.build_maze_dataset import Config as MazeConfig
 from dataset.build_maze_dataset import build as build_mazes
 from dataset.build_sudoku_dataset import Config as SudokuConfig
 from dataset.build_sudoku_dataset import build as build_sudokus
+from dataset.tasks.maze.generate import generate_mazes
+from dataset.tasks.maze.paths import label_mazes
 from dataset.tasks.sudoku.generate import generate_puzzles
 from dataset.tasks.sudoku.rules import parse_box
 from tests.dataset.tasks.arc.test_build import write_folders, write_kaggle
+from tests.dataset.tasks.maze.test_build import write_csv as write_mazes
 from tests.dataset.tasks.sudoku.test_build import csv_rows, text, write_csv
 from tests.published import commands, documents
 from tests.runs import ROOT, environment, start, tiny, write_sudoku
@@ -80,6 +83,9 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     boards = list(generate_puzzles(14, parse_box("3x3"), np.random.default_rng(0), min_clues=30))
     write_csv(folder / "FOLDER", "train", csv_rows(boards[4:]))
     write_csv(folder / "FOLDER", "test", csv_rows(boards[:4]))
+    mazes = np.array(list(generate_mazes(6, 30, 30, np.random.default_rng(0))))
+    for split, part in (("train", mazes[2:]), ("test", mazes[:2])):
+        write_mazes(folder / "MAZES", split, part, label_mazes(part))
     puzzles = "".join(f"{text(puzzle)}\n" for puzzle, _ in boards[:2])
     (folder / "puzzles.csv").write_text(f"question\n{puzzles}")
     (folder / "puzzles.txt").write_text(puzzles)
@@ -131,9 +137,9 @@ def workspace(belongings: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def newest_run(workspace: Path, task: str) -> str:
-    """The newest weights of a training in `workspace` on a task."""
-    of_task = [path.parent for path in workspace.glob(f"checkpoints/*{task}*/*/all_config.yaml")]
+def newest_run(workspace: Path, project: str, name: str = "") -> str:
+    """The newest training in `workspace`, of those with such names."""
+    of_task = [path.parent for path in workspace.glob(f"checkpoints/*{project}*/{name}*/all_config.yaml")]
     folder = max(of_task, key=lambda path: path.stat().st_mtime)
     return str(folder.relative_to(workspace))
 
@@ -142,7 +148,8 @@ def filled_in(words: list[str], workspace: Path) -> list[str]:
     """The words of a command with a model of the reader's in place of each that only the reader knows."""
     line = " ".join(words)
     own = [task for task in ("futoshiki", "sorting") if f"{task}.py" in line]
-    models = {"generate.py": "text_run", "arc": "arc_run", "search.py": "checkpoints/Sudoku-extreme-1k-ACT-torch/ldt"}
+    ldt = "checkpoints/Sudoku-extreme-1k-ACT-torch/ldt"
+    models = {"search.py": ldt, "generate.py": "text_run", "arc_adapt": "arc_run/step_2", "arc": "arc_run"}
     found: list[str] = []
     for word in words:
         key, _, value = word.rpartition("=")
@@ -151,7 +158,7 @@ def filled_in(words: list[str], workspace: Path) -> list[str]:
         if value == "$PUZZLE":
             value = FUTOSHIKI
         elif value == "checkpoints/tiny/NAME":
-            value = newest_run(workspace, "tiny")
+            value = newest_run(workspace, "tiny", "sudoku")
         elif unknown and own:
             value = newest_run(workspace, own[0].capitalize())
         elif unknown:
@@ -174,9 +181,10 @@ def shortened(words: list[str]) -> list[str]:
         files = "text/train.txt", "text/valid.txt", "text/vocab.json", "text/merges.txt"
         keys = "data_files=[{}]", "data_files_test=[{}]", "vocab_file={}", "merges_file={}"
         kept = [word for word in words if not word.startswith(("data_files=", "vocab_file=", "merges_file="))]
-        return kept + TEXT + [key.format(file) for key, file in zip(keys, files, strict=True)]
-    if "build_sudoku_dataset" in line and "--generate" not in words and "--source" not in words:
-        return [*words, "--source", "FOLDER"]
+        return kept + TEXT + ["max_vocab=300"] + [key.format(file) for key, file in zip(keys, files, strict=True)]
+    builds = "build_sudoku_dataset" in line or "build_maze_dataset" in line
+    if builds and "--generate" not in words and "--source" not in words:  # in place of a download
+        return [*words, "--source", "MAZES" if "maze" in line else "FOLDER"]
     programs = {
         "evaluate.py": ["eval_max_examples=4", "device=cpu"],
         "search.py": ["eval_max_examples=2", "chains=2", "rounds=3", "device=cpu"],
