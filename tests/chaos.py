@@ -242,10 +242,11 @@ def torment(
             continue
         if kind == "agent -9" and chance.random() < 0.5:
             continue  # start again at once, while the orphans save and end
-        running = launch
-        if not wait(lambda running=running: not running.alive(), patience, 0.2):
+        # with those whose agent was killed before: what they still write and save is not this start's
+        if not wait(lambda: not any(one.alive() for one in launches), patience, 0.2):
             tally.hangs.append(f"{kind} at step {seen} ({when}): see {launch.log}")
-            launch.end()
+            for one in launches:
+                one.end()
         # a start that is killed before its first step repeats nothing: what is in the file, an earlier one wrote
         repeated = max(0, last_step(folder) - (latest_step(folder) or 0)) if written(folder) != untouched else 0
         if repeated:
