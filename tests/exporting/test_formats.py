@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from evaluators.loading import load
-from exporting.checks import TOLERANCE, Comparison, compare, one_unit_off, onnx_session, original_answers
+from exporting.checks import TOLERANCE, Comparison, compare, onnx_session, original_answers
 from exporting.program import answer_program, save_program
 from exporting.results import check_int8
 from exporting.step import EXPORTABLE, step_parts
@@ -194,27 +194,6 @@ def test_rounding_that_grows_is_allowed_and_other_differences_are_not():
         found = compare(reasoner, off(by, step), inputs, 4)
         assert found.same == same, (by, step)
         assert found.unexplained == (0 if same else 6)
-
-
-def test_a_model_that_amplifies_rounding_may_differ_by_as_much(monkeypatch: pytest.MonkeyPatch):
-    """Beyond the tolerance, the first step is compared with one unit in the last place of the weights."""
-    monkeypatch.setattr("exporting.checks.TOLERANCE", 1e-12)
-    reasoner = small_reasoner("trm")
-    inputs, answers = RNG.integers(1, reasoner.task.vocab_size, (6, reasoner.task.seq_len)), original_answers(reasoner)
-    moved = original_answers(one_unit_off(reasoner))
-
-    def amplified(factor: float):
-        def exported(part: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-            (before, halt), (after, _) = answers(part, steps), moved(part, steps)
-            return before + factor * (after - before), halt
-
-        return exported
-
-    for factor, same in ((1.0, True), (1.9, True), (3.0, False)):
-        found = compare(reasoner, amplified(factor), inputs, 1)
-        assert found.same == same, factor
-        assert found.unsettled == 6
-    assert compare(reasoner, amplified(3.0), inputs, 2).same is False  # a later step does not excuse the first
 
 
 def test_ties_are_no_other_answers():
