@@ -2,23 +2,25 @@
 
     uv run python -m bench.full_arc --folder /tmp/full --processes 2
     uv run python -m bench.full_arc --folder /tmp/full --processes 2 arch.hidden_size=512 global_batch_size=768
+    uv run python -m bench.full_arc --folder /tmp/votes --evaluate 20000          # votes instead: bench/arc_votes.py
 
 The data set has the 876,406 puzzle ids of the published one and as many examples and test examples; all tokens are
 padding, in files with holes. The model is small unless overrides say otherwise, but its puzzle table has the published
-width. Prints seconds from the start of the launcher, and for each process the peak of its resident memory, of which
-pages of the data that the system may drop at any time are named apart.
+width. Prints seconds from the start of the launcher, and for each process seconds of the processor and the peak of its
+resident memory, of which pages of the data that the system may drop at any time are named apart.
 """
 
 import argparse
 import json
-import re
-import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from bench.arc_votes import measure_votes
+from bench.watch import watch
 from dataset.checksums import write_checksums
 from dataset.shards import BLANK_IDENTIFIER, PuzzleDatasetMetadata, write_identifiers, write_metadata
 from dataset.tasks.arc.augmentation import puzzle_name
@@ -78,64 +80,33 @@ def write_full_arc(root: Path, puzzles: int = PUZZLES, groups: int = GROUPS, tes
     write_checksums(root)
 
 
-def measure(command: list[str], run: Path) -> dict[str, float | list[dict[str, float]]]:
-    """Start a run under torchrun: seconds to what it does, and the peak memory of each process in GB."""
-    began = time.monotonic()
-    output = run.with_suffix(".txt")
-    with output.open("w") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-    seen: dict[str, float] = {}
-    peaks: dict[int, dict[str, float]] = {}
-    log = run / "metrics.jsonl"
-    while process.poll() is None:
-        now = time.monotonic() - began
-        if log.exists() and log.stat().st_size:
-            seen.setdefault("first step", now)
-        if (run / "all_config.yaml").exists():
-            seen.setdefault("the run folder", now)
-        if any(run.glob("step_*_train_state.pt")):
-            seen.setdefault("checkpoint", now)
-        for pid in _below(process.pid):
-            for name, value in _memory(pid).items():
-                peaks.setdefault(pid, {})[name] = max(value, peaks.get(pid, {}).get(name, 0.0))
-        time.sleep(0.05)
-    if process.returncode:
-        raise SystemExit(output.read_text()[-4000:])
-    print(output.read_text())
-    seen["end"] = time.monotonic() - began
-    return {**seen, "memory": list(peaks.values())}
-
-
-def _below(parent: int) -> list[int]:
-    children = Path(f"/proc/{parent}/task/{parent}/children")
-    return [int(pid) for pid in children.read_text().split()] if children.exists() else []
-
-
-def _memory(pid: int) -> dict[str, float]:
-    """Resident memory in GB: what the process has made, and pages of files."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return {}
-    found = dict(re.findall(r"^(RssAnon|RssFile|RssShmem):\s+(\d+) kB", status, re.MULTILINE))
-    own = sum(int(found.get(name, 0)) for name in ("RssAnon", "RssShmem"))
-    return {"own": own * 1024 / 1e9, "files": int(found.get("RssFile", 0)) * 1024 / 1e9}
-
-
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="for the data set and the run")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("overrides", nargs="*", help="of pretrain.py")
+    parser.add_argument("--evaluate", type=int, metavar="EXAMPLES", help="measure the votes over so many instead")
     given = parser.parse_args()
+    if given.evaluate is not None:
+        measure_votes(given.folder, given.evaluate)
+        return
     write_full_arc(given.folder / "data")
     run = given.folder / f"run-{int(time.time())}"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={given.processes}"]
     data = [f"data_paths=[{given.folder / 'data'}]", "data_builder=null", f"checkpoint_path={run}"]
-    result = measure([*launcher, "pretrain.py", "experiment=arc1", *SMALL, *data, *given.overrides], run)
+    log = run / "metrics.jsonl"
+    events = {
+        "run folder": lambda: (run / "all_config.yaml").exists(),
+        "first step": lambda: log.exists() and log.stat().st_size > 0,
+        "checkpoint": lambda: any(run.glob("step_*_train_state.pt")),
+    }
+    command = [*launcher, "pretrain.py", "experiment=arc1", *SMALL, *data, *given.overrides]
+    found = watch(command, ROOT, run.with_suffix(".txt"), events, launched=True)
+    print(found.output)
     sizes = {path.name: path.stat().st_size / 1e9 for path in sorted(run.glob("step_*"))}
-    print(json.dumps({**result, "checkpoint in GB": sizes}, indent=1))
+    processes = [asdict(process) for process in found.processes]
+    print(json.dumps({**found.seen, "end": found.seconds, "processes": processes, "checkpoint in GB": sizes}, indent=1))
 
 
 if __name__ == "__main__":

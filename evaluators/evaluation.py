@@ -40,6 +40,7 @@ from utils.functions import load_class
 from utils.settings import EvaluatorConfig
 
 BATCH_OUTPUTS = (*MODEL_INPUTS, "example_index")
+_PACE_IN_LOGS = 30.0  # seconds between two lines of progress, where stderr is no terminal
 
 
 class Evaluator(Protocol):
@@ -259,8 +260,17 @@ def evaluate_set(
         on_device = (_to_device(batch, device) for batch in arrays if len(batch["inputs"]))
         slots = batches.rows.stop - batches.rows.start
         answered = answer_batches(head, on_device, slots, halting, "logits" in wanted, fixed_sizes, max_steps)
-        hidden = None if ranks.is_main else True
-        shown = tqdm(answered, f"evaluate {name}", len(batches), initial=done, disable=hidden, leave=False)
+        pace = 0.1 if sys.stderr.isatty() else _PACE_IN_LOGS
+        shown = tqdm(
+            answered,
+            f"evaluate {name}",
+            len(batches),
+            initial=done,
+            disable=not ranks.is_main,
+            leave=False,
+            mininterval=pace,
+            delay=pace,
+        )
         for number, (batch, answers) in enumerate(shown, start=done + 1):
             _add(sums, answers.sums)
             # evaluators know the data set's own puzzle ids, not the rows of the embedding table

@@ -1,9 +1,9 @@
-"""The formulas of `scripts.scale` against runs on this machine: three predictions from three others.
+"""Runs on this machine against `scripts.scale_model`: three predictions, fitted to three other runs.
 
-What the formulas leave to the machine is measured in the first three runs, each in a process of its own: the rates of
-the forward and of the backward pass, the seconds that every step takes, and how much memory a step needs besides the
-tensors that are counted, as a constant and as a share of the activations. Time is that of the processor on one thread,
-because the machine may have other work.
+It is the model that makes the tables of `scripts.scale`. What it leaves to the machine is measured in the first three
+runs, each in a process of its own: the rates of the forward and of the backward pass, the seconds that every step
+takes, and how much memory a step needs besides the tensors that are counted, as a constant and as a share of the
+activations. Time is that of the processor on one thread, because the machine may have other work.
 """
 
 import json
@@ -13,24 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from models.factory import make_head
-from models.flops import flops_per_example, flops_per_pass
-from models.memory import StepMemory, step_memory
 from models.training import PuzzleEmbRates, TrainState
-from scripts.scale import DataSize, checkpoint_bytes
+from scripts.scale_model import DataSize, Measured, fit, predict
 from utils.checkpoint import published_weights
 from utils.checkpoint_pair import write_pair
 from utils.distributed import Ranks
 from utils.hydra import compose
-from utils.settings import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = (
@@ -84,56 +78,9 @@ def run(overrides: list[str], puzzles: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What the measured runs say about the machine.
-
-    Attributes:
-        forward, backward: operations a second.
-        step: seconds of a step that depend on nothing.
-        memory: bytes that depend on nothing, such as those of the libraries' first use.
-        activations: bytes at the peak of a step for each byte that is kept for the backward pass.
-    """
-
-    forward: float
-    backward: float
-    step: float
-    memory: float
-    activations: float
-
-
-def fit(known: Sequence[tuple[PretrainConfig, int, dict[str, float]]]) -> Fitted:
-    """Fit to runs: their configurations, rows of the puzzle table, and measurements."""
-    work = np.array([[*_work(config), 1.0] for config, _, _ in known])
-    seconds = np.linalg.lstsq(work, np.array([found["step"] for _, _, found in known]), rcond=None)[0]
-    counted = [_memory(config, puzzles) for config, puzzles, _ in known]
-    rest = [found["memory"] - one.total + one.activations for one, (_, _, found) in zip(counted, known, strict=True)]
-    share, constant = np.polyfit([one.activations for one in counted], rest, 1)
-    return Fitted(1 / seconds[0], 1 / seconds[1], float(seconds[2]), float(constant), float(share))
-
-
-def predict(config: PretrainConfig, puzzles: int, machine: Fitted) -> dict[str, float]:
-    """The same as `run` from the formulas."""
-    memory, files = _memory(config, puzzles), checkpoint_bytes(config, DataSize(VOCAB_SIZE, SEQ_LEN, puzzles, 0, 0, 0))
-    forward, backward = _work(config)
-    needed = memory.total + (machine.activations - 1) * memory.activations + machine.memory
-    return {
-        "step": machine.step + forward / machine.forward + backward / machine.backward,
-        "memory": needed,
-        # what is copied finds room where the activations were, but for the puzzle table, which is one large piece
-        "memory, with a checkpoint": needed + memory.puzzle_table,
-        "checkpoint": files,
-    }
-
-
-def _work(config: PretrainConfig) -> tuple[float, float]:
-    """Operations of a step, forward and backward."""
-    forward, both = (count(config.arch, VOCAB_SIZE, SEQ_LEN) for count in (flops_per_pass, flops_per_example))
-    return config.global_batch_size * forward, config.global_batch_size * (both - forward)
-
-
-def _memory(config: PretrainConfig, puzzles: int) -> StepMemory:
-    return step_memory(config, VOCAB_SIZE, SEQ_LEN, puzzles, 1, "float32", compiled=False)
+def size_of(puzzles: int) -> DataSize:
+    """The data of a run with so many puzzles."""
+    return DataSize(VOCAB_SIZE, SEQ_LEN, puzzles)
 
 
 def check() -> str:
@@ -147,7 +94,7 @@ def check() -> str:
         for of_run in zip(*rounds, strict=True)
     ]
     known = [
-        (compose("cfg_pretrain", [*BASE, *overrides]), puzzles, found)
+        Measured(compose("cfg_pretrain", [*BASE, *overrides]), size_of(puzzles), found["step"], found["memory"])
         for (overrides, puzzles), found in zip(KNOWN, measured, strict=False)
     ]
     machine = fit(known)
@@ -160,7 +107,11 @@ def check() -> str:
         "|---|---|---|---|---|",
     ]
     for (overrides, puzzles), found in zip(PREDICTED, measured[len(KNOWN) :], strict=True):
-        expected = predict(compose("cfg_pretrain", [*BASE, *overrides]), puzzles, machine)
+        needs = predict(compose("cfg_pretrain", [*BASE, *overrides]), size_of(puzzles), 1, machine)
+        expected = {
+            "step": needs.step, "memory": needs.memory, "memory, with a checkpoint": needs.with_checkpoint,
+            "checkpoint": needs.checkpoint,
+        }  # fmt: skip
         name = f"`{' '.join(overrides)}`, {puzzles:,} puzzles"
         for what, value in expected.items():
             shown = (f"{x:.3f} s" if what == "step" else f"{x / 1e6:.0f} MB" for x in (value, found[what]))

@@ -1,5 +1,6 @@
 """Evaluation against the published way, a plain loop over examples, and itself with other batch sizes."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import evaluators.evaluation
 from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
 from dataset.shards import PuzzleDatasetMetadata, write_identifiers, write_split
 from evaluators.answers import MODEL_INPUTS, HaltRule
@@ -369,6 +371,17 @@ def test_without_puzzle_ids_every_example_has_the_blank_one(root: Path):
     for name in ("accuracy", "exact_accuracy", "steps"):
         assert shown[name] == [f"{part['all'].metrics[name]:.4f}" for part in (known, blank)]
     assert "makes no difference" in format_ids({}, rows=1)
+
+
+def test_a_log_shows_the_progress_of_a_long_evaluation(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    split = PuzzleSplit([root], "test")
+    evaluate(head_of(), split)
+    assert capsys.readouterr().err == ""  # it was short
+    monkeypatch.setattr(evaluators.evaluation, "_PACE_IN_LOGS", 0.0)
+    evaluate(head_of(), split)
+    assert re.search(r"evaluate all: +\d+%.* [123]/3 \[", capsys.readouterr().err)
 
 
 def test_the_mode_of_the_model_is_given_back(root: Path):

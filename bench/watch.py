@@ -1,0 +1,120 @@
+"""Start a program and watch what its processes take: the time, the processor's time and the memory."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")  # a second
+_INTERVAL = 0.1  # seconds between two looks
+
+
+@dataclass
+class Process:
+    """What one process took.
+
+    Attributes:
+        processor: seconds of the processor, in all.
+        own: peak of the resident memory that the process has made, in GB.
+        files: peak of the pages of files that it has mapped, in GB; the system may drop them.
+        at: event -> seconds of the processor until then.
+    """
+
+    processor: float = 0.0
+    own: float = 0.0
+    files: float = 0.0
+    at: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Watched:
+    """What a program took.
+
+    Attributes:
+        seconds: from its start to its end.
+        seen: event -> seconds from the start.
+        processes: of one program, or of the ranks that torchrun has started, in their order.
+        output: what it printed.
+        killed: whether it was ended from outside.
+    """
+
+    seconds: float
+    seen: dict[str, float]
+    processes: list[Process]
+    output: str
+    killed: bool
+
+
+def watch(
+    command: list[str],
+    folder: Path,
+    log: Path,
+    events: Mapping[str, Callable[[], bool]] | None = None,
+    launched: bool = False,
+    kill: Callable[[], bool] = lambda: False,
+) -> Watched:
+    """Run a program to its end.
+
+    Args:
+        command: the command line.
+        folder: where to start it.
+        log: file for what it prints.
+        events: name -> whether it has happened.
+        launched: whether the command is a launcher, whose children are watched.
+        kill: when to kill the program with all its processes.
+
+    Raises:
+        SystemExit: the program failed; with the end of its output.
+    """
+    began, seen, found, killed = time.monotonic(), dict[str, float](), dict[int, Process](), False
+    with log.open("w") as file:
+        program = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        while program.poll() is None:
+            now = time.monotonic() - began
+            happened = [name for name, has in (events or {}).items() if name not in seen and has()]
+            seen |= dict.fromkeys(happened, now)
+            for pid in _children(program.pid) if launched else [program.pid]:
+                process = found.setdefault(pid, Process())
+                _look(pid, process)
+                process.at |= dict.fromkeys(happened, process.processor)
+            if kill():
+                os.killpg(program.pid, signal.SIGKILL)
+                killed = True
+                break
+            time.sleep(_INTERVAL)
+    finally:
+        if program.poll() is None and not killed:
+            os.killpg(program.pid, signal.SIGKILL)
+        status = program.wait()
+    output = log.read_text()
+    if status and not killed:
+        raise SystemExit(output[-4000:])
+    return Watched(time.monotonic() - began, seen, [found[pid] for pid in sorted(found)], output, killed)
+
+
+def _children(parent: int) -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _look(pid: int, process: Process) -> None:
+    """Take the time of a process, and its memory if it is a new peak."""
+    try:
+        status, stat = Path(f"/proc/{pid}/status").read_text(), Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # it has just ended
+        return
+    sizes = {
+        name: int(size) * 1024 / 1e9
+        for name, size in re.findall(r"^(RssAnon|RssFile|RssShmem):\s+(\d+) kB", status, re.MULTILINE)
+    }
+    process.own = max(process.own, sizes.get("RssAnon", 0.0) + sizes.get("RssShmem", 0.0))
+    process.files = max(process.files, sizes.get("RssFile", 0.0))
+    user, system = stat.rpartition(")")[2].split()[11:13]  # after the name, which may contain anything
+    process.processor = (int(user) + int(system)) / _TICKS
