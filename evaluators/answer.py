@@ -100,12 +100,19 @@ class Answer:
         """The steps, for pictures, with wrong cells marked where the solution is known."""
         solution = self.question.label if self.question.label is not None else self.task.solve(self.question.tokens)
         if solution is None:
-            label = self.tokens if self.solved else np.full_like(self.tokens, _NOT_ASKED)
+            label = self._accepted() if self.solved else np.full_like(self.tokens, _NOT_ASKED)
         else:  # another right answer than the known one is not wrong
             label = np.where(solution == _NOT_ASKED, _NOT_ASKED, self.tokens) if self.solved else solution
         label = np.where(label == _NOT_ASKED, IGNORE_LABEL_ID, label.astype(np.int64))
         inputs, look = self.question.tokens, self.task.look()
         return Solving(look, inputs, label, self.step_tokens, self.step_halt, self.open_token)
+
+    def _accepted(self) -> np.ndarray:
+        """The answer, which is right, as a label: if it changes given cells, nothing is asked of any of them."""
+        inputs, look = self.question.tokens, self.task.look()
+        given = look.given(inputs.astype(np.int64).reshape(look.height, look.width)).reshape(-1)
+        changed = bool((self.tokens != inputs)[given].any())
+        return np.where(given & changed, _NOT_ASKED, self.tokens)
 
     def picture(self, color: bool = False, max_frames: int = 4, width: int | None = None) -> str:
         """The puzzle and the answer after some of the steps, side by side; see `evaluators.terminal.in_terminal`."""
