@@ -31,7 +31,7 @@ from dataset.question_answer import check_at_least, notice, write_question_answe
 from dataset.shards import BLANK_IDENTIFIER, build_folder, write_identifiers
 from dataset.task_choice import choose_task, data_folder
 from dataset.tasks import load_task
-from dataset.tasks.puzzle import Verdict
+from dataset.tasks.own_code import examples_of, generated, key_of_question, verdict_of
 from dataset.tasks.symmetric import check_symmetries
 from dataset.tasks.task import DoesNotFit, Given, Task
 from utils.config import unknown_key, validate
@@ -121,7 +121,7 @@ def collect(
     Raises:
         UserError: a label is wrong, there is no puzzle, or the generator repeats itself.
     """
-    given = task.examples(split)
+    given = examples_of(task, split)
     levels = list(difficulties)
     stream = given if given is not None else _generated(task, levels, rng)
     bar = tqdm(desc=f"{split} puzzles", total=size if given is None else None, delay=1, leave=False, disable=None)
@@ -136,7 +136,7 @@ def collect(
             if given is None and too_long > size + _MOST_REPEATS:
                 raise
             continue
-        key = task.key(tokens)
+        key = key_of_question(task, tokens)
         if key in known:
             repeats += 1
             in_a_row += 1
@@ -168,17 +168,13 @@ def collect(
 def _generated(task: Task, difficulties: list[int], rng: np.random.Generator) -> Iterator[tuple[Given, Given]]:
     while True:
         for difficulty in difficulties:
-            yield task.generate(rng, difficulty)
+            yield generated(task, rng, difficulty)
 
 
 def _refuse_wrong_label(task: Task, tokens: np.ndarray, label: np.ndarray) -> None:
     if not label.any():
         raise UserError(f"the task {task.name}: the answer to {task.decode(tokens)!r} is empty, so there is no label.")
-    verdict = task.verify(tokens, label, label)
-    if not isinstance(verdict, Verdict):
-        raise UserError(
-            f"the task {task.name}: `verify` returns {verdict!r}. It must return a Verdict, with the reason."
-        )
+    verdict = verdict_of(task, tokens, label, label)
     if verdict.status != "solved":
         raise UserError(
             f"the task {task.name}: a label is not right by `verify`: {task.decode(tokens)!r} with the answer "

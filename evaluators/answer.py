@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.tasks.own_code import solution_of
 from dataset.tasks.puzzle import Question, Verdict, Written
 from dataset.tasks.task import Task
 from evaluators.picture import save_png
@@ -20,7 +21,7 @@ _NOT_ASKED = 0  # the token of a label where nothing is asked for
 
 def known_label(task: Task, question: Question) -> np.ndarray:
     """The solution as a label, int64 [seq_len]: -100 where nothing is asked for, everywhere if it is not known."""
-    solution = question.label if question.label is not None else task.solve(question.tokens)
+    solution = question.label if question.label is not None else solution_of(task, question.tokens)
     if solution is None:
         return np.full(len(question.tokens), IGNORE_LABEL_ID, np.int64)
     return np.where(solution == _NOT_ASKED, IGNORE_LABEL_ID, solution.astype(np.int64))
@@ -98,7 +99,9 @@ class Answer:
 
     def solving(self) -> Solving:
         """The steps, for pictures, with wrong cells marked where the solution is known."""
-        solution = self.question.label if self.question.label is not None else self.task.solve(self.question.tokens)
+        solution = (
+            self.question.label if self.question.label is not None else solution_of(self.task, self.question.tokens)
+        )
         if solution is None:
             label = self._accepted() if self.solved else np.full_like(self.tokens, _NOT_ASKED)
         else:  # another right answer than the known one is not wrong

@@ -35,8 +35,28 @@ FAULTS: dict[type[Task], tuple[str, str]] = {
     planted.Repeats: ("repeats", r"4 of 40 training puzzles are different"),
     planted.OtherRandomness: ("repeats", r"different puzzles for"),
     planted.ConstantAnswer: ("balance", r"right in \d+% of the places and \d\d\.\d% of the puzzles"),
-    planted.Bool: ("labels", "verify returns True, not a Verdict"),
-    planted.Crash: ("broken answers", r"stopped with an error: IndexError: no such place"),
+    planted.Bool: ("labels", r"`verify` returns True, not a Verdict, for the question '[a-f]{12}' with the answer"),
+    planted.Crash: (
+        "broken answers",
+        r"`verify` stopped with an error: IndexError: no such place, at .*planted\.py line \d+, for the question "
+        r"'[a-f]{12}' with the answer 'cc[a-f]{10}'. Correct it there",
+    ),
+    planted.Unsolved: ("solve", r"solve gives 'b[a-f]{11}' for 'b[a-f]{11}', whose label .* that is wrong: place \d"),
+    planted.OtherSolution: (
+        "solve",
+        r"solve gives '([a-f])\1{11}' for '[a-f]{12}', .* right too, but of several right",
+    ),
+    planted.NoSolution: ("solve", r"solve gives no answer to '[a-f]{12}', whose label is '[a-f]{12}'"),
+    planted.RandomSolution: ("solve", r"different answers when it is called twice for '[a-f]{12}', whose label is"),
+    planted.SolvedInPlace: ("solve", r"solve changes the array that it is given, '[a-f]{12}', whose label is"),
+    planted.SolveCrash: (
+        "solve",
+        r"`solve` stopped with an error: IndexError: .*planted\.py line \d+, for the question",
+    ),
+    planted.SymmetryCrash: (
+        "symmetries",
+        r"`symmetries` stopped with an error: .*planted\.py line \d+, for the board '",
+    ),
 }
 
 
@@ -61,7 +81,7 @@ def test_a_task_without_a_fault_has_none():
     found = findings(planted.Rotation)
     assert faults(found) == {}
     assert {finding.check for finding in found if finding.kind == "ok"} == {
-        "round trip", "labels", "broken answers", "symmetries", "leak", "repeats", "balance",
+        "round trip", "labels", "broken answers", "solve", "symmetries", "leak", "repeats", "balance",
     }  # fmt: skip
 
 
