@@ -27,6 +27,7 @@ import tyro
 from pydantic import BaseModel
 from tqdm import tqdm
 
+from dataset.build_record import build_and_record, record_options
 from dataset.question_answer import check_at_least, notice, write_question_answers
 from dataset.shards import BLANK_IDENTIFIER, build_folder, write_identifiers
 from dataset.task_choice import choose_task, data_folder
@@ -74,13 +75,10 @@ def build(config: Config) -> None:
             empty.
     """
     kind = load_task(config.task)
+    options = options_of(config)
     if (module := own_builder(kind)) is not None:
-        given = config.model_dump(exclude_unset=True, exclude={"task"})
-        module.build(validate(module.Config, given, where="data_builder.options."))
+        module.build(options)
         return
-    if config.model_extra:
-        allowed = sorted(set(Config.model_fields) - {"task"})
-        raise UserError(f"data_builder.options: {unknown_key(next(iter(config.model_extra)), '', allowed)}")
     if not kind.makes_examples():
         raise UserError(f"the task {kind.name} makes no examples: it needs `generate`, `examples` or a builder.")
     check_at_least(0, seed=config.seed, num_aug=config.num_aug)
@@ -103,6 +101,22 @@ def build(config: Config) -> None:
         f"{output_dir}: {len(train[0])} training puzzles ({len(inputs)} with augmented copies), {len(test[0])} test "
         f"puzzles of the task {task.name}, {task.seq_len} tokens of a vocabulary of {task.vocab_size}"
     )
+
+
+def options_of(config: Config) -> BaseModel:
+    """The options with which `config` builds: those of the builder of the task, if it has one of its own.
+
+    Raises:
+        UserError: there is no such task or option.
+    """
+    kind = load_task(config.task)
+    if (module := own_builder(kind)) is not None:
+        given = config.model_dump(exclude_unset=True, exclude={"task"})
+        return validate(module.Config, given, where="data_builder.options.")
+    if config.model_extra:
+        allowed = sorted(set(Config.model_fields) - {"task"})
+        raise UserError(f"data_builder.options: {unknown_key(next(iter(config.model_extra)), '', allowed)}")
+    return config.model_copy(update={"output_dir": config.output_dir or data_folder(kind)})
 
 
 def collect(
@@ -220,12 +234,14 @@ def _run(arguments: list[str]) -> None:
     if (module := own_builder(kind)) is not None:
         description = sys.modules[module.Config.__module__].__doc__
         own = tyro.cli(module.Config, prog=f"{prog} {arguments[0]}", description=description, args=arguments[1:])
-        module.build(own)
+        build_and_record(module.build, own)
         return
     levels = f"difficulties: {list(kind.difficulties)}, in tests {list(kind.test_difficulties or kind.difficulties)}"
     description = f"Build a data set of the task {kind.name}.\n\n{inspect.getdoc(kind)}\n\n{levels}"
     config = tyro.cli(Config, prog=prog, description=description, args=arguments)
-    build(config.model_copy(update={"task": kind.name}))
+    config = config.model_copy(update={"task": kind.name})
+    build(config)
+    record_options(options_of(config))
 
 
 if __name__ == "__main__":
