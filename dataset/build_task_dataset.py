@@ -41,6 +41,7 @@ from utils.errors import UserError, exit_on_user_error
 from utils.random_streams import Stream
 
 Split = Literal["train", "test"]
+_NOTED_REPEATS = 200  # examples in a row that are there already, after which a generator that takes long is noted
 _MOST_REPEATS = 2000  # examples in a row that are there already, after which a generator counts as exhausted
 
 
@@ -141,7 +142,8 @@ def collect(
     bar = tqdm(desc=f"{split} puzzles", total=size if given is None else None, delay=1, leave=False, disable=None)
     questions: list[np.ndarray] = []
     answers: list[np.ndarray] = []
-    repeats = too_long = in_a_row = 0
+    own: set[bytes] = set()
+    repeats = too_long = in_a_row = in_other = 0
     for question, answer in stream:
         try:
             tokens, label = task.example(question, answer)
@@ -154,16 +156,21 @@ def collect(
         if key in known:
             repeats += 1
             in_a_row += 1
+            in_other += key not in own
+            if given is None and in_a_row == _NOTED_REPEATS:
+                notice(f"{split}: the last {in_a_row} puzzles were there already; {len(questions)} of {size} are found")
             if given is None and in_a_row >= _MOST_REPEATS:
                 raise UserError(
                     f"the task {task.name}: `generate` repeats itself: after {len(questions)} different {split} "
-                    f"puzzles of {size}, the next {in_a_row:,} were there already. Ask for fewer puzzles, or for other "
-                    f"difficulties than {levels}."
+                    f"puzzles of {size}, the next {in_a_row:,} were there already, {in_other:,} of them in the other "
+                    f"split (equivalent puzzles count as the same). Ask for fewer puzzles, or for other difficulties "
+                    f"than {levels}."
                 )
             continue
-        in_a_row = 0
+        in_a_row = in_other = 0
         _refuse_wrong_label(task, tokens, label)
         known.add(key)
+        own.add(key)
         questions.append(tokens)
         answers.append(label)
         bar.update()

@@ -218,13 +218,23 @@ def test_any_right_answer_is_solved_and_only_the_label_is_exact():
     assert judged["exact"].tolist() == [True, False, False]
 
 
-def test_wrong_labels_and_exhausted_generators_are_refused(monkeypatch: pytest.MonkeyPatch):
+def test_wrong_labels_and_exhausted_generators_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match=r"a label is not right by `verify`: '[a-f]{12}' with the answer '[a-f]{12}'"):
         collect(WrongLabel(12, 7), "train", 50, (1,), rng, set())
     monkeypatch.setattr("dataset.build_task_dataset._MOST_REPEATS", 50)
-    with pytest.raises(UserError, match="`generate` repeats itself: after 4 different train puzzles of 50"):
-        collect(Repeats(12, 7), "train", 50, (1,), rng, set())
+    monkeypatch.setattr("dataset.build_task_dataset._NOTED_REPEATS", 20)
+    known: set[bytes] = set()
+    with pytest.raises(UserError, match="`generate` repeats itself: after 4 different train puzzles of 50") as caught:
+        collect(Repeats(12, 7), "train", 50, (1,), rng, known)
+    assert "the next 50 were there already, 0 of them in the other split" in str(caught.value)
+    assert "train: the last 20 puzzles were there already; 4 of 50 are found" in capsys.readouterr().err
+    with pytest.raises(
+        UserError, match=r"after 0 different test puzzles of 3, the next 50 .*, 50 of them in the other"
+    ):
+        collect(Repeats(12, 7), "test", 3, (1,), rng, known)
 
 
 def test_an_augmentation_is_drawn_afresh_and_keeps_labels_right():
