@@ -10,7 +10,9 @@ import pytest
 from dataset.check_task import Flags, check
 from dataset.task_checks import Finding, all_findings, draw_examples, majority_guess, read_examples, symmetries
 from dataset.task_choice import choose_task
+from dataset.tasks.look import INK
 from dataset.tasks.maze.task import Maze
+from dataset.tasks.sheet import save_sheet
 from dataset.tasks.symmetry import Symmetry, turns_and_flips
 from dataset.tasks.task import Task
 from tests.dataset.small import write_small
@@ -119,6 +121,19 @@ def test_the_task_of_the_documentation_is_clean(tmp_path: Path):
     (tmp_path / "sorting.py").write_text(text.split("```python\n")[1].split("```")[0])
     kind = choose_task(str(tmp_path / "sorting.py"))
     assert faults(findings(kind, 20)) == {}
+
+
+def test_the_look_of_the_documentation_draws(tmp_path: Path):
+    """Its walls, tokens 2, are dark; `...` stands for the rest of the class."""
+    text = (ROOT / "docs" / "your_own_task.md").read_text()
+    part = next(block for block in text.split("```python\n") if "class Walls(" in block).split("```")[0]
+    rest = 'name, title, symbols, shape, blank = "walls", "Walls", ".#ab", (2, 2), "."'
+    code = "from dataset.tasks.task import Task\n" + part.replace("    ...\n", f"    {rest}\n")
+    (tmp_path / "walls.py").write_text(code)
+    task = choose_task(str(tmp_path / "walls.py"))(4, 5)
+    save_sheet(task, [(np.array([1, 2, 2, 1]), np.array([3, 0, 0, 4]))], tmp_path / "walls.png")
+    pixels = (matplotlib.image.imread(tmp_path / "walls.png")[:, :, :3] * 255).round()
+    assert (pixels == np.array(INK)).all(axis=2).mean() > 0.1
 
 
 def test_the_examples_of_a_data_set_are_checked(tmp_path: Path):
