@@ -27,11 +27,12 @@ import tyro
 from pydantic import BaseModel
 from tqdm import tqdm
 
+from dataset.build_record import build_and_record, record_options
 from dataset.question_answer import check_at_least, notice, write_question_answers
 from dataset.shards import BLANK_IDENTIFIER, build_folder, write_identifiers
 from dataset.task_choice import choose_task, data_folder
 from dataset.tasks import load_task
-from dataset.tasks.puzzle import Verdict
+from dataset.tasks.own_code import examples_of, generated, key_of_question, verdict_of
 from dataset.tasks.symmetric import check_symmetries
 from dataset.tasks.task import DoesNotFit, Given, Task
 from utils.config import unknown_key, validate
@@ -40,6 +41,7 @@ from utils.errors import UserError, exit_on_user_error
 from utils.random_streams import Stream
 
 Split = Literal["train", "test"]
+_NOTED_REPEATS = 200  # examples in a row that are there already, after which a generator that takes long is noted
 _MOST_REPEATS = 2000  # examples in a row that are there already, after which a generator counts as exhausted
 
 
@@ -74,13 +76,10 @@ def build(config: Config) -> None:
             empty.
     """
     kind = load_task(config.task)
+    options = options_of(config)
     if (module := own_builder(kind)) is not None:
-        given = config.model_dump(exclude_unset=True, exclude={"task"})
-        module.build(validate(module.Config, given, where="data_builder.options."))
+        module.build(options)
         return
-    if config.model_extra:
-        allowed = sorted(set(Config.model_fields) - {"task"})
-        raise UserError(f"data_builder.options: {unknown_key(next(iter(config.model_extra)), '', allowed)}")
     if not kind.makes_examples():
         raise UserError(f"the task {kind.name} makes no examples: it needs `generate`, `examples` or a builder.")
     check_at_least(0, seed=config.seed, num_aug=config.num_aug)
@@ -105,6 +104,22 @@ def build(config: Config) -> None:
     )
 
 
+def options_of(config: Config) -> BaseModel:
+    """The options with which `config` builds: those of the builder of the task, if it has one of its own.
+
+    Raises:
+        UserError: there is no such task or option.
+    """
+    kind = load_task(config.task)
+    if (module := own_builder(kind)) is not None:
+        given = config.model_dump(exclude_unset=True, exclude={"task"})
+        return validate(module.Config, given, where="data_builder.options.")
+    if config.model_extra:
+        allowed = sorted(set(Config.model_fields) - {"task"})
+        raise UserError(f"data_builder.options: {unknown_key(next(iter(config.model_extra)), '', allowed)}")
+    return config.model_copy(update={"output_dir": config.output_dir or data_folder(kind)})
+
+
 def collect(
     task: Task, split: Split, size: int, difficulties: Iterable[int], rng: np.random.Generator, known: set[bytes]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -121,13 +136,14 @@ def collect(
     Raises:
         UserError: a label is wrong, there is no puzzle, or the generator repeats itself.
     """
-    given = task.examples(split)
+    given = examples_of(task, split)
     levels = list(difficulties)
     stream = given if given is not None else _generated(task, levels, rng)
     bar = tqdm(desc=f"{split} puzzles", total=size if given is None else None, delay=1, leave=False, disable=None)
     questions: list[np.ndarray] = []
     answers: list[np.ndarray] = []
-    repeats = too_long = in_a_row = 0
+    own: set[bytes] = set()
+    repeats = too_long = in_a_row = in_other = 0
     for question, answer in stream:
         try:
             tokens, label = task.example(question, answer)
@@ -136,20 +152,25 @@ def collect(
             if given is None and too_long > size + _MOST_REPEATS:
                 raise
             continue
-        key = task.key(tokens)
+        key = key_of_question(task, tokens)
         if key in known:
             repeats += 1
             in_a_row += 1
+            in_other += key not in own
+            if given is None and in_a_row == _NOTED_REPEATS:
+                notice(f"{split}: the last {in_a_row} puzzles were there already; {len(questions)} of {size} are found")
             if given is None and in_a_row >= _MOST_REPEATS:
                 raise UserError(
                     f"the task {task.name}: `generate` repeats itself: after {len(questions)} different {split} "
-                    f"puzzles of {size}, the next {in_a_row:,} were there already. Ask for fewer puzzles, or for other "
-                    f"difficulties than {levels}."
+                    f"puzzles of {size}, the next {in_a_row:,} were there already, {in_other:,} of them in the other "
+                    f"split (equivalent puzzles count as the same). Ask for fewer puzzles, or for other difficulties "
+                    f"than {levels}."
                 )
             continue
-        in_a_row = 0
+        in_a_row = in_other = 0
         _refuse_wrong_label(task, tokens, label)
         known.add(key)
+        own.add(key)
         questions.append(tokens)
         answers.append(label)
         bar.update()
@@ -168,17 +189,13 @@ def collect(
 def _generated(task: Task, difficulties: list[int], rng: np.random.Generator) -> Iterator[tuple[Given, Given]]:
     while True:
         for difficulty in difficulties:
-            yield task.generate(rng, difficulty)
+            yield generated(task, rng, difficulty)
 
 
 def _refuse_wrong_label(task: Task, tokens: np.ndarray, label: np.ndarray) -> None:
     if not label.any():
         raise UserError(f"the task {task.name}: the answer to {task.decode(tokens)!r} is empty, so there is no label.")
-    verdict = task.verify(tokens, label, label)
-    if not isinstance(verdict, Verdict):
-        raise UserError(
-            f"the task {task.name}: `verify` returns {verdict!r}. It must return a Verdict, with the reason."
-        )
+    verdict = verdict_of(task, tokens, label, label)
     if verdict.status != "solved":
         raise UserError(
             f"the task {task.name}: a label is not right by `verify`: {task.decode(tokens)!r} with the answer "
@@ -224,12 +241,14 @@ def _run(arguments: list[str]) -> None:
     if (module := own_builder(kind)) is not None:
         description = sys.modules[module.Config.__module__].__doc__
         own = tyro.cli(module.Config, prog=f"{prog} {arguments[0]}", description=description, args=arguments[1:])
-        module.build(own)
+        build_and_record(module.build, own)
         return
     levels = f"difficulties: {list(kind.difficulties)}, in tests {list(kind.test_difficulties or kind.difficulties)}"
     description = f"Build a data set of the task {kind.name}.\n\n{inspect.getdoc(kind)}\n\n{levels}"
     config = tyro.cli(Config, prog=prog, description=description, args=arguments)
-    build(config.model_copy(update={"task": kind.name}))
+    config = config.model_copy(update={"task": kind.name})
+    build(config)
+    record_options(options_of(config))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,11 @@
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel
+
+from dataset.build_record import FILE, compare_options, record_options
 from dataset.shards import FolderTaken
 from dataset.tasks import build_commands, task_packages
 from utils.config import validate
@@ -24,11 +28,13 @@ def build_missing_data(
     """Build the folder that the builder names in its options as output_dir, if it is missing and wanted.
 
     If another process builds it, wait for that and use its data set. No other folder is built, so that a misspelt path
-    is an error and not a new data set.
+    is an error and not a new data set. If it is there, it is used as it is, whatever options the builder has; a note
+    says where it was built with others (`dataset.build_record`).
 
     Raises:
         UserError: another folder is missing; the message says how to build it. Or the builder is none of
-            `builder_modules`: a configuration must not have any other module imported.
+            `builder_modules`: a configuration must not have any other module imported. Or the folder was built with
+            another option than a person has given.
     """
     wanted = [("data_paths", path) for path in data_paths] + [("data_paths_test", path) for path in data_paths_test]
     missing = [(key, path) for key, path in wanted if not Path(path).exists()]
@@ -39,20 +45,52 @@ def build_missing_data(
                 f"{key}: {path} does not exist (from {Path.cwd()}).{did_you_mean(path, _near(path, built))} "
                 f"Correct the path, or {_how_to_build(path, built)}"
             )
-    if not missing or builder is None:
+    if builder is None:
+        return
+    if not missing:
+        if any(Path(path).resolve() == Path(built).resolve() for _, path in wanted):
+            _compare(built, builder)
+        elif builder.given:
+            print(f"note: data_builder.options: {built} is not among data_paths, so it is not built and not used")
         return
     if builder.module not in builder_modules():
         raise UserError(
             f"data_builder.module={builder.module!r}: no such module of builders. There are "
             f"{', '.join(builder_modules())}.{did_you_mean(builder.module, builder_modules())}"
         )
-    module = importlib.import_module(builder.module)
-    options = validate(module.Config, builder.options, where="data_builder.options.")
+    module, options = _options(builder)
     print(f"building {built} with {builder.module}")
     try:
         module.build(options)
     except FolderTaken:
         print(f"{built} has been built by another process in the meantime: it is used")
+        return
+    record_options(_full(module, options))
+
+
+def _options(builder: DataBuilderConfig) -> tuple[Any, BaseModel]:
+    """The module of a builder, and its options as an instance of its `Config`."""
+    module = importlib.import_module(builder.module)
+    return module, validate(module.Config, builder.options, where="data_builder.options.")
+
+
+def _full(module: Any, options: BaseModel) -> BaseModel:
+    """The options of the builder that does the work; that of any task may leave it to the task's own."""
+    return module.options_of(options) if hasattr(module, "options_of") else options
+
+
+def _compare(built: str, builder: DataBuilderConfig) -> None:
+    """Refuse options that a person has given and an existing data set was not built with; say which others differ."""
+    if builder.module not in builder_modules() or not (builder.given or (Path(built) / FILE).exists()):
+        return
+    try:
+        options = _full(*_options(builder))
+    except UserError:
+        if builder.given:
+            raise
+        return  # the data are there, so nobody needs these options
+    for note in compare_options(built, options, list(builder.options), builder.given):
+        print(f"note: {note}")
 
 
 def _near(path: str, built: str) -> list[str]:

@@ -4,9 +4,10 @@
     python -m dataset.check_task futoshiki.py --data data/futoshiki      the examples of a data set
 
 It checks that questions and answers can be written and read back, that `verify` accepts every label and refuses broken
-answers, that right answers stay right under the symmetries, that no test puzzle is equivalent to a training puzzle,
-that puzzles do not repeat, and that no constant answer is right; and it says how difficult, how long and how costly
-examples are. A picture of ten examples is drawn. Exit status: 0 without a fault, 1 with one, 2 for wrong input.
+answers, that `solve` gives the labels, that right answers stay right under the symmetries, that no test puzzle is
+equivalent to a training puzzle, that puzzles do not repeat, and that no constant answer is right; and it says how
+difficult, how long and how costly examples are. A picture of ten examples is drawn. Exit status: 0 without a fault, 1
+with one, 2 for wrong input.
 """
 
 import sys
@@ -69,7 +70,8 @@ def check(flags: Flags) -> list[Finding]:
     picture = flags.picture or Path(f"check_{kind.data_name or kind.name.replace(':', '-')}.png")
     save_sheet(task, examples.all[:_DRAWN], picture)
     faults = sum(finding.kind == "fault" for finding in findings)
-    print(f"picture: {picture}\n{f'{faults} faults' if faults else 'no fault was found'}")
+    counted = f"{faults} {'fault' if faults == 1 else 'faults'}" if faults else "no fault was found"
+    print(f"picture: {picture}\n{counted}")
     return findings
 
 

@@ -14,7 +14,16 @@ from typing import Literal
 import numpy as np
 
 from dataset.shards import load_metadata, load_shard
-from dataset.tasks.puzzle import Verdict
+from dataset.tasks.own_code import (
+    OwnCodeError,
+    examples_of,
+    generated,
+    key_of_question,
+    solution_of,
+    symmetries_of,
+    verdict_of,
+    written,
+)
 from dataset.tasks.symmetric import Example, broken_symmetries, same_answer, transformed, tries_all
 from dataset.tasks.task import DoesNotFit, Given, Task
 from utils.errors import UserError
@@ -24,6 +33,7 @@ _MOST_ACCEPTED = 0.5  # of random answers that are not the label
 _LEAST_DISTINCT = 0.5  # of generated puzzles
 _MOST_CONSTANT = 0.5  # of labels that are the same
 _LEAK = 0.5  # of independently drawn test puzzles that are training puzzles too
+_SOLVING = 20.0  # seconds for `solve`
 _HIDDEN, _LAYERS, _CYCLES = 96, 2, 4  # the network whose cost is estimated: that of experiment=own_task
 Kind = Literal["ok", "fault", "note"]
 
@@ -67,8 +77,8 @@ def draw_examples(task: Task, count: int, seed: int) -> Examples:
         ("test", task.test_difficulties or task.difficulties, test_rng),
     )
     for split, levels, rng in splits:
-        read = task.examples(split)
-        stream = iter(read) if read is not None else _generated(task, levels, rng)
+        read = examples_of(task, split)
+        stream = read if read is not None else _generated(task, levels, rng)
         for pair in islice(stream, count):
             try:
                 tokens[split].append(task.example(*pair))
@@ -83,7 +93,7 @@ def draw_examples(task: Task, count: int, seed: int) -> Examples:
 def _generated(task: Task, levels: Sequence[int], rng: np.random.Generator) -> Iterator[tuple[Given, Given]]:
     while True:
         for level in levels:
-            yield task.generate(rng, level)
+            yield generated(task, rng, level)
 
 
 def read_examples(task: Task, root: Path, count: int) -> Examples:
@@ -110,6 +120,7 @@ def all_findings(task: Task, examples: Examples, seed: int = 0) -> Iterator[Find
         ("round trip", round_trips),
         ("labels", labels),
         ("broken answers", broken_answers),
+        ("solve", solver),
         ("symmetries", symmetries),
         ("leak", leaks),
         ("repeats", repeats),
@@ -120,6 +131,8 @@ def all_findings(task: Task, examples: Examples, seed: int = 0) -> Iterator[Find
     for name, check in checks:
         try:
             yield from check(task, examples, np.random.default_rng((seed, len(name))))
+        except OwnCodeError as error:
+            yield Finding(name, "fault", str(error))
         except Exception as error:  # the code of a user, which may raise anything
             what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             yield Finding(name, "fault", f"it stopped with an error: {what}")
@@ -158,14 +171,11 @@ def labels(task: Task, examples: Examples, rng: np.random.Generator) -> Iterator
         shown_as = f"{shown(task.decode(question))} with the answer {shown(task.decode(label, question))}"
         before = question.copy(), answer.copy()
         for given, name in ((label, "the label"), (answer, "the label, and noise where nothing is asked for,")):
-            verdict = task.verify(question, given, label)
-            if not isinstance(verdict, Verdict):
-                yield Finding("labels", "fault", f"verify returns {verdict!r}, not a Verdict")
-                return
+            verdict = verdict_of(task, question, given, label)
             if verdict.status != "solved":
                 yield Finding("labels", "fault", f"verify: {name} of {shown_as} is {verdict.status}: {verdict.reason}")
                 return
-        alone = task.verify(question, answer)
+        alone = verdict_of(task, question, answer)
         unchecked += not alone.checked
         if alone.checked and alone.status != "solved":
             yield Finding("labels", "fault", f"verify without the label: {shown_as} is {alone.status}: {alone.reason}")
@@ -199,7 +209,7 @@ def broken_answers(task: Task, examples: Examples, rng: np.random.Generator) -> 
             if same_answer(answer, label):
                 continue
             tried[name] += 1
-            if task.verify(question, answer.astype(np.uint8), label).status == "solved":
+            if verdict_of(task, question, answer.astype(np.uint8), label).status == "solved":
                 accepted[name] += 1
     shares = ", ".join(f"{name}: {accepted[name]} of {tried[name]} accepted" for name in tried)
     if all(accepted[name] == tried[name] for name in tried):
@@ -212,9 +222,49 @@ def broken_answers(task: Task, examples: Examples, rng: np.random.Generator) -> 
         yield Finding("broken answers", "ok", shares)
 
 
+def solver(task: Task, examples: Examples, rng: np.random.Generator) -> Iterator[Finding]:
+    """`solve` must give the label, the same each time, and leave its argument as it is."""
+    if type(task).solve is Task.solve:
+        yield Finding("solve", "note", "the task has none")
+        return
+    begun, count = time.perf_counter(), 0
+    for question, label in (example for example in examples.all if example[1].any()):
+        if time.perf_counter() - begun > _SOLVING:
+            break
+        fault = _unsolved(task, question, label)
+        if fault is not None:
+            yield Finding("solve", "fault", fault)
+            return
+        count += 1
+    limit = "" if count == len(examples.all) else f", in {_SOLVING:.0f} seconds"
+    yield Finding("solve", "ok", f"solve gives the labels of {count} questions{limit}")
+
+
+def _unsolved(task: Task, question: np.ndarray, label: np.ndarray) -> str | None:
+    """What is wrong with the solution of a question; None if nothing is."""
+    asked, again = question.copy(), question.copy()
+    found = solution_of(task, asked)
+    which = f"{written(task, question)}, whose label is {written(task, label, question)}"
+    if not np.array_equal(asked, question):
+        return f"solve changes the array that it is given, {which}. Let it work on a copy"
+    if found is None:
+        return f"solve gives no answer to {which}"
+    found = found.copy()
+    other = solution_of(task, again)
+    if other is None or not np.array_equal(found, other):
+        return f"solve gives different answers when it is called twice for {which}. It must depend on nothing else"
+    if same_answer(found, label):
+        return None
+    verdict = verdict_of(task, question, found.astype(np.uint8), label)
+    gives = f"solve gives {written(task, found, question)} for {which}"
+    if verdict.status != "solved":
+        return f"{gives}; that is {verdict.status}: {verdict.reason}"
+    return f"{gives}. It is right too, but of several right answers `solve` must give the one that is the label"
+
+
 def symmetries(task: Task, examples: Examples, rng: np.random.Generator) -> Iterator[Finding]:
     """A right answer must stay right under every symmetry, and equivalent questions must have one key."""
-    found = task.symmetries()
+    found = symmetries_of(task)
     if not found:
         yield Finding("symmetries", "note", "the task has none, so there is no augmentation")
         return
@@ -228,7 +278,7 @@ def symmetries(task: Task, examples: Examples, rng: np.random.Generator) -> Iter
         image = question, label
         for symmetry in found:
             image = transformed(task, symmetry, symmetry.choices[int(rng.integers(len(symmetry.choices)))], image)
-        if task.key(image[0]) != task.key(question):
+        if key_of_question(task, image[0]) != key_of_question(task, question):
             yield Finding(
                 "symmetries", "fault",
                 f"key: {shown(task.decode(question))} and its image {shown(task.decode(image[0]))} have different "
@@ -245,15 +295,15 @@ def symmetries(task: Task, examples: Examples, rng: np.random.Generator) -> Iter
 
 def leaks(task: Task, examples: Examples, rng: np.random.Generator) -> Iterator[Finding]:
     """No test puzzle may be equivalent to a training puzzle."""
-    trained = {task.key(question): question for question, _ in examples.train}
-    leaked = [question for question, _ in examples.test if task.key(question) in trained]
+    trained = {key_of_question(task, question): question for question, _ in examples.train}
+    leaked = [question for question, _ in examples.test if key_of_question(task, question) in trained]
     if not leaked:
         yield Finding("leak", "ok", f"none of {len(examples.test)} test puzzles is equivalent to a training puzzle")
         return
     first = leaked[0]
     what = (
         f"{len(leaked)} of {len(examples.test)} test puzzles are equivalent to a training puzzle, such as "
-        f"{shown(task.decode(first))} to {shown(task.decode(trained[task.key(first)]))}"
+        f"{shown(task.decode(first))} to {shown(task.decode(trained[key_of_question(task, first)]))}"
     )
     generated = bool(examples.given) and task.examples("train") is None
     if not generated:

@@ -20,6 +20,7 @@ from dataset.tasks.task import Task
 from utils.errors import UserError
 
 _KEY = "task="
+_OPTION = "data_builder.options."
 _BUILDER = "dataset.build_task_dataset"
 
 
@@ -59,12 +60,14 @@ def give_tasks(arguments: Sequence[str]) -> list[str]:
 def task_overrides(arguments: Sequence[str]) -> list[str]:
     """The arguments with the settings that follow from `task=...` in its place, before all others, which win over them.
 
-    These are the data, their builder, the evaluator and the augmentation of the task.
+    These are the data, their builder, the evaluator and the augmentation of the task. The options of a builder that the
+    arguments give are noted in `data_builder.given`, with or without a task.
 
     Raises:
         UserError: there is no such task, or several are named.
     """
     kind, rest = _split(arguments)
+    rest = _with_given_options(rest)
     if kind is None:
         return rest
     folder = data_folder(kind)
@@ -84,6 +87,16 @@ def task_overrides(arguments: Sequence[str]) -> list[str]:
         f"augmentation={f'{chr(34)}{kind.name}{chr(34)}' if augments else 'null'}",
     ]
     return [*implied, *rest]
+
+
+def _with_given_options(arguments: list[str]) -> list[str]:
+    """The arguments, with the names of the builder's options among them before the first of these."""
+    places = [place for place, argument in enumerate(arguments) if argument.lstrip("+").startswith(_OPTION)]
+    names = [arguments[place].lstrip("+").removeprefix(_OPTION).partition("=")[0] for place in places]
+    names = [name for name in dict.fromkeys(names) if name.isidentifier() and name != "output_dir"]
+    if not names:
+        return arguments
+    return [*arguments[: places[0]], f"data_builder.given=[{','.join(names)}]", *arguments[places[0] :]]
 
 
 def _split(arguments: Sequence[str]) -> tuple[type[Task] | None, list[str]]:

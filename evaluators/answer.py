@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.tasks.own_code import solution_of
 from dataset.tasks.puzzle import Question, Verdict, Written
 from dataset.tasks.task import Task
 from evaluators.picture import save_png
@@ -20,7 +21,7 @@ _NOT_ASKED = 0  # the token of a label where nothing is asked for
 
 def known_label(task: Task, question: Question) -> np.ndarray:
     """The solution as a label, int64 [seq_len]: -100 where nothing is asked for, everywhere if it is not known."""
-    solution = question.label if question.label is not None else task.solve(question.tokens)
+    solution = question.label if question.label is not None else solution_of(task, question.tokens)
     if solution is None:
         return np.full(len(question.tokens), IGNORE_LABEL_ID, np.int64)
     return np.where(solution == _NOT_ASKED, IGNORE_LABEL_ID, solution.astype(np.int64))
@@ -98,14 +99,23 @@ class Answer:
 
     def solving(self) -> Solving:
         """The steps, for pictures, with wrong cells marked where the solution is known."""
-        solution = self.question.label if self.question.label is not None else self.task.solve(self.question.tokens)
+        solution = (
+            self.question.label if self.question.label is not None else solution_of(self.task, self.question.tokens)
+        )
         if solution is None:
-            label = self.tokens if self.solved else np.full_like(self.tokens, _NOT_ASKED)
+            label = self._accepted() if self.solved else np.full_like(self.tokens, _NOT_ASKED)
         else:  # another right answer than the known one is not wrong
             label = np.where(solution == _NOT_ASKED, _NOT_ASKED, self.tokens) if self.solved else solution
         label = np.where(label == _NOT_ASKED, IGNORE_LABEL_ID, label.astype(np.int64))
         inputs, look = self.question.tokens, self.task.look()
         return Solving(look, inputs, label, self.step_tokens, self.step_halt, self.open_token)
+
+    def _accepted(self) -> np.ndarray:
+        """The answer, which is right, as a label: if it changes given cells, nothing is asked of any of them."""
+        inputs, look = self.question.tokens, self.task.look()
+        given = look.given(inputs.astype(np.int64).reshape(look.height, look.width)).reshape(-1)
+        changed = bool((self.tokens != inputs)[given].any())
+        return np.where(given & changed, _NOT_ASKED, self.tokens)
 
     def picture(self, color: bool = False, max_frames: int = 4, width: int | None = None) -> str:
         """The puzzle and the answer after some of the steps, side by side; see `evaluators.terminal.in_terminal`."""

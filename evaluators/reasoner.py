@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor
 
+from dataset.tasks.own_code import verdict_of
 from dataset.tasks.puzzle import Question, Verdict
 from dataset.tasks.task import Task
 from evaluators.answer import Answer, known_label
@@ -181,7 +182,7 @@ class Reasoner(
     def _rejected(self, answer: Answer) -> bool:
         """Whether the rules of the task, and not just a label, say that an answer is wrong."""
         wrong = answer.verdict.status == "wrong"
-        return wrong and self.task.verify(answer.question.tokens, answer.tokens).status == "wrong"
+        return wrong and verdict_of(self.task, answer.question.tokens, answer.tokens).status == "wrong"
 
     def _attempt(
         self, questions: list[Question], ids: list[int], attempts: Attempts, rule: RolloutRule
@@ -197,7 +198,7 @@ class Reasoner(
             tokens, halts = found.answers[rollout, : step + 1], found.halt[rollout, : step + 1]
             verdict = undecided(selector, rule.restarts)
             if choice is not None:
-                verdict = self.task.verify(question.tokens, tokens[-1], question.label)
+                verdict = verdict_of(self.task, question.tokens, tokens[-1], question.label)
             probabilities = torch.from_numpy(halts).sigmoid().numpy()
             answers[number] = Answer(
                 self.task, question, tokens[-1], step + 1, float(probabilities[-1]), tokens, probabilities, verdict,
@@ -281,7 +282,7 @@ class Reasoner(
         seconds = (time.perf_counter() - begun) / len(questions)
         answers = []
         for question, own, halt, count in zip(questions, by_step, halt_by_step, counts, strict=True):
-            verdict = self.task.verify(question.tokens, own[count - 1], question.label)
+            verdict = verdict_of(self.task, question.tokens, own[count - 1], question.label)
             answers.append(
                 Answer(
                     self.task, question, own[count - 1], count, float(halt[count - 1]), own[:count], halt[:count],
@@ -323,7 +324,7 @@ class Reasoner(
         boards = found.boards[row] if rounds else question.tokens[None]
         verdict = Verdict("undecided", f"the search gave up after {rounds} rounds of {rule.chains} chains")
         if solved:
-            verdict = self.task.verify(question.tokens, tokens, question.label)
+            verdict = verdict_of(self.task, question.tokens, tokens, question.label)
         halt = np.zeros(len(boards), np.float32)
         halt[-1] = float(solved)
         seconds = found.seconds / len(found.solved)

@@ -50,7 +50,7 @@ class Flags:
     model: str | None = None
     """A run folder, a checkpoint, a saved model, or a name in weights/. By default the one of weights/ that fits."""
     task: str | None = None
-    """The file of a task of your own, for a model that was trained on it."""
+    """The task of the puzzles. For a model that was trained on a task of your own, the file of that task."""
     name: str | None = None
     """The name of the puzzle, for a model that knows its puzzles by name."""
     adapt: int | None = None
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
     form = _format(flags)
     sources = flags.puzzles or ([] if sys.stdin.isatty() else [STDIN])
     given = read_puzzles(sources)
-    what = given[0].where
+    what = given[0].where if flags.task is None else f"{given[0].where} with --task {flags.task}"
     adapted = None if flags.adapt is None else _adapted(given, flags.model, flags.adapt)
 
     def fits(model: Reasoner) -> None:
@@ -103,6 +103,8 @@ def main(arguments: list[str]) -> int:
         questions_of(given, model.task)
 
     reasoner = adapted or choose_model(flags.model, flags.device, fits, what)
+    if task is not None:
+        require_task(reasoner, task)
     questions = questions_of(given, reasoner.task)
     if flags.name is not None:
         questions = [Question(question.tokens, flags.name, question.label) for question in questions]

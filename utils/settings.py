@@ -79,6 +79,8 @@ class DataBuilderConfig(Settings):
     """A module with `Config` and `build`: dataset.build_*_dataset, or dataset.tasks.TASK.build."""
     options: dict[str, Any] = {}
     """Fields of its `Config`; among them output_dir, the only folder of data_paths that is built."""
+    given: list[str] = Field(default=[], exclude=True)
+    """The options that the command line gives, which is filled in: data built with others are then refused."""
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

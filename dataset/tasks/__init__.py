@@ -73,8 +73,8 @@ def check_task_name(name: str, key: str = "task") -> None:
     if name not in names and library_task(name) is None:
         raise UserError(
             f"{key} {name!r}: the tasks are {', '.join(names)}.{did_you_mean(name, names)} A task in a file of your "
-            "own is found only if you give the file on the command line: task=path/to/file.py (--task of the short "
-            "form)."
+            "own is found only if you give the file on the command line: task=path/to/file.py of pretrain.py and "
+            "evaluate.py, --task path/to/file.py of python -m tiny_recursive_model."
         )
 
 

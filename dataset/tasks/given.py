@@ -7,13 +7,32 @@ checkpoint, a saved model or a data set says is a name, which finds a given task
 import importlib.util
 import inspect
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 
+import numpy as np
+
+from dataset.tasks.own_code import traceback_lines
 from dataset.tasks.task import Task
 from utils.errors import UserError
 from utils.text_files import shown
 
 LIBRARY_SEPARATOR = ":"
+_ALIKE = 0.8  # from which a name counts as a misspelt one; `symmetry` and `symmetries` are at 0.78
+# methods of a task, and the arguments that they are called with
+_ARGUMENTS = {
+    "generate": ("rng", "difficulty"),
+    "examples": ("split",),
+    "verify": ("question", "answer", "label"),
+    "symmetries": (),
+    "solve": ("question",),
+    "encode": ("puzzle",),
+    "encode_answer": ("answer", "question"),
+    "decode": ("tokens", "question"),
+    "look": (),
+    "key": ("question",),
+}
+_VALUES = ("name", "title", "symbols", "shape", "blank", "difficulties", "test_difficulties")
 _GIVEN: dict[str, type[Task]] = {}
 
 
@@ -51,7 +70,9 @@ def give_file(path: Path, taken: list[str]) -> type[Task]:
     except UserError:
         raise
     except Exception as error:
-        lines = _lines(error, path)
+        lines = [line for file, line in traceback_lines(error) if file == path.absolute()]
+        if isinstance(error, SyntaxError) and error.lineno is not None:
+            lines.append(error.lineno)
         where = f" line {lines[-1]}" if lines else ""
         raise UserError(f"{path}{where}: {type(error).__name__}: {error}. Correct the file.") from error
     classes = [
@@ -75,7 +96,8 @@ def check_description(task: type[Task], where: str) -> None:
     """Check what a task says about itself.
 
     Raises:
-        UserError: `name` or `title` is missing, or `symbols` or `shape` cannot be.
+        UserError: `name` or `title` is missing, a method is misspelt or has other arguments, or `symbols`, `shape`,
+            `blank` or the difficulties cannot be.
     """
     for key in ("name", "title"):
         value = getattr(task, key, None)
@@ -85,11 +107,7 @@ def check_description(task: type[Task], where: str) -> None:
         raise UserError(f"{where}: name {shown(task.name)}: letters, digits and _ are allowed.")
     if not task.title.replace("_", "a").replace("-", "a").isalnum() or not task.title.isascii():
         raise UserError(f"{where}: title {shown(task.title)}: letters, digits, - and _ are allowed, as in columns.")
-    for method, given in (("generate", "rng, difficulty"), ("verify", "question, answer, label=None")):
-        try:
-            inspect.signature(getattr(task, method)).bind(None, *given.split(", "))
-        except TypeError:
-            raise UserError(f"{where}: {method} must be defined as {method}(self, {given}).") from None
+    _check_methods(task, where)
     symbols = list(task.symbols)
     if len(set(symbols)) < len(symbols) or not all(isinstance(symbol, str) and symbol for symbol in symbols):
         twice = next((symbol for symbol in symbols if symbols.count(symbol) > 1), None)
@@ -103,19 +121,48 @@ def check_description(task: type[Task], where: str) -> None:
     sides = list(shape) if isinstance(shape, tuple | list) else []
     if shape is not None and (len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides)):
         raise UserError(f"{where}: shape {shape!r}: expected are rows and columns, such as (9, 9) or (1, 128).")
+    _check_blank(task, where)
+    for key, may_be_empty in (("difficulties", False), ("test_difficulties", True)):
+        levels = getattr(task, key)
+        is_list = isinstance(levels, tuple | list | range) and (may_be_empty or len(levels) > 0)
+        if not is_list or not all(isinstance(level, int | np.integer) for level in levels):
+            raise UserError(
+                f"{where}: {key} {shown(levels)}: expected are whole numbers in a tuple, such as (1, 2, 3); a single "
+                "one is written (2,)."
+            )
 
 
-def _lines(error: BaseException, path: Path) -> list[int]:
-    """The lines of the file at which an exception passed."""
-    found: list[int] = []
-    trace = error.__traceback__
-    while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename).absolute() == path.absolute():
-            found.append(trace.tb_lineno)
-        trace = trace.tb_next
-    if isinstance(error, SyntaxError) and error.lineno is not None:
-        found.append(error.lineno)
-    return found
+def _check_blank(task: type[Task], where: str) -> None:
+    if not isinstance(task.blank, str | tuple | list):
+        raise UserError(f"{where}: blank {shown(task.blank)}: expected is a text of symbols, or a tuple of them.")
+    strange = [symbol for symbol in task.blank if symbol not in list(task.symbols)]
+    if task.symbols and strange:
+        raise UserError(
+            f"{where}: blank {shown(task.blank)}: {shown(strange[0])} is no symbol of the task. The symbols are "
+            f"{shown(task.symbols)}; blank names those of cells that are to be filled in."
+        )
+
+
+def _check_methods(task: type[Task], where: str) -> None:
+    """Refuse methods and class attributes with names or arguments by which they are not found."""
+    known = {*_ARGUMENTS, *_VALUES}
+    own = {name for cls in task.__mro__ if cls.__module__ == task.__module__ for name in vars(cls)}
+    for name in sorted(own - known):
+        close = get_close_matches(name, sorted(known - own), n=1, cutoff=_ALIKE)
+        if not close or name.startswith(("_", close[0])):
+            continue
+        raise UserError(
+            f"{where}: {task.__name__} has no `{close[0]}`; did you mean it by `{name}`, which the class has? Write "
+            f"`{close[0]}`; if it is something else, give it another name, such as `_{name}`."
+        )
+    for method, names in _ARGUMENTS.items():
+        function = getattr(task, method)
+        bound = isinstance(inspect.getattr_static(task, method), staticmethod | classmethod)
+        try:
+            inspect.signature(function).bind(*([] if bound else [None]), *names)
+        except (TypeError, ValueError):
+            written = ", ".join(["self", *(f"{name}=None" if name == "label" else name for name in names)])
+            raise UserError(f"{where}: {method} must be defined as {method}({written}).") from None
 
 
 def library_task(name: str) -> type[Task] | None:

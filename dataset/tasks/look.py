@@ -89,9 +89,13 @@ class Look:
     def view(self, inputs: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> Display:
         """What to display of a question, its label (both [height, width]) and the answers [steps, height, width].
 
-        By default the whole boards. A given cell is expected to keep its token even if the label ignores it.
+        By default the whole boards. A given cell for which a label asks nothing shows its token, whatever the answer
+        has there. If nothing is known of the solution, a given cell is expected to keep its token.
         """
-        expected = np.where(self.given(inputs) & (labels == IGNORE_LABEL_ID), inputs, labels)
+        ignored = self.given(inputs) & (labels == IGNORE_LABEL_ID)
+        if (labels != IGNORE_LABEL_ID).any():
+            answers = np.where(ignored, inputs, answers)
+        expected = np.where(ignored, inputs, labels)
         return Display(answers, expected, np.where(expected != IGNORE_LABEL_ID, expected, inputs))
 
     def character(self, token: int) -> str:
@@ -144,6 +148,11 @@ class SymbolLook(Look):
         is_open = [token for token, symbol in enumerate(self.characters) if token == 0 or symbol in self.blank]
         return ~np.isin(inputs, is_open)
 
+    def view(self, inputs: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> Display:
+        """See `Look.view`. A given cell that an answer leaves 0, or for which nothing is asked, shows its token."""
+        left = (answers == 0) | (labels == IGNORE_LABEL_ID)
+        return super().view(inputs, labels, np.where(self.given(inputs) & left, inputs, answers))
+
     def cell_text(self, token: int, status: Status) -> CellText | None:
         """See `Look.cell_text`; words are written smaller, and padding is empty."""
         if token == 0 or (self.character(token) in self.blank and status != Status.WRONG):
@@ -166,7 +175,8 @@ class SymbolLine(SymbolLook):
         known = labels != IGNORE_LABEL_ID
         if not known.any():
             return super().view(inputs, labels, answers)
-        shown = np.where(known, answers, inputs)
+        left = self.given(inputs) & (answers == 0)
+        shown = np.where(known & ~left, answers, inputs)
         used = np.flatnonzero((known | (inputs > 0))[0])
         window = np.s_[:, : int(used[-1]) + 1]
         return Display(shown, labels, np.where(known, labels, inputs), window, window)

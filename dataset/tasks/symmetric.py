@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dataset.augmentation import Draws
 from dataset.tasks.look import Look
-from dataset.tasks.puzzle import Verdict, Written
+from dataset.tasks.own_code import Stated, running, solution_of, symmetries_of, verdict_of, written
 from dataset.tasks.symmetry import Symmetry, random_choice
 from utils.counter_random import random_words
 from utils.errors import UserError
@@ -23,20 +23,10 @@ _NO_LABEL = 0
 Example = tuple[np.ndarray, np.ndarray]  # tokens of a question and of its answer, each [seq_len]
 
 
-class Symmetric(Protocol):
+class Symmetric(Stated, Protocol):
     """What is needed of a task here; see `dataset.tasks.task.Task`."""
 
-    name: ClassVar[str]
-
-    def symmetries(self) -> Sequence[Symmetry]: ...
-
     def look(self) -> Look: ...
-
-    def decode(self, tokens: np.ndarray, question: np.ndarray | None = None) -> Written: ...
-
-    def solve(self, question: np.ndarray) -> np.ndarray | None: ...
-
-    def verify(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None) -> Verdict: ...
 
 
 def transformed(task: Symmetric, symmetry: Symmetry, choice: object, example: Example) -> Example:
@@ -51,7 +41,7 @@ def transformed(task: Symmetric, symmetry: Symmetry, choice: object, example: Ex
         return moved, answer
     if symmetry.answer == "transformed":
         return moved, on_board(task, symmetry.apply, choice, answer)
-    solved = task.solve(moved)
+    solved = solution_of(task, moved)
     if solved is None:
         raise UserError(
             f"the task {task.name}: its symmetry {symmetry.name!r} has the answer computed anew, and `solve` gives "
@@ -68,7 +58,8 @@ def on_board(task: Symmetric, change: object, choice: object, tokens: np.ndarray
     """
     look = task.look()
     assert callable(change)
-    board = np.asarray(change(tokens.reshape(look.height, look.width), choice))
+    with running(task, "symmetries", lambda: f", for the board {written(task, tokens)}"):
+        board = np.asarray(change(tokens.reshape(look.height, look.width), choice))
     if board.shape != (look.height, look.width):
         raise UserError(
             f"the task {task.name}: a symmetry makes a board of {board.shape} of one of {(look.height, look.width)}. "
@@ -118,7 +109,7 @@ def key_of(task: Symmetric, question: np.ndarray) -> bytes:
     Symmetries with `canonical` come last, whatever their place; of the others all choices are tried if there are at
     most `MOST_TRIED` in all, and otherwise none: then only part of the equivalent questions share their key.
     """
-    symmetries = task.symmetries()
+    symmetries = symmetries_of(task)
     tried = [symmetry for symmetry in symmetries if symmetry.canonical is None]
     if not tries_all(symmetries):
         tried = []
@@ -147,7 +138,7 @@ def broken_symmetries(task: Symmetric, examples: Sequence[Example], rng: np.rand
     answers are its labels, the answer must also be the label of the new question. That is more: the shortest path of a
     turned maze is a shortest path, but need not be the one of several that the labels have.
     """
-    for symmetry in task.symmetries():
+    for symmetry in symmetries_of(task):
         for example in examples:
             choice = random_choice(symmetry.choices, rng)
             if (fault := _fault(task, symmetry, choice, example)) is not None:
@@ -166,10 +157,10 @@ def _fault(task: Symmetric, symmetry: Symmetry, choice: object, example: Example
     ):
         return f"undo: does not give back the answer {shown}"
     made = f"{shown} it makes {_written(task, moved)} with the answer {_written(task, label, moved)}"
-    verdict = task.verify(moved, label, label)
+    verdict = verdict_of(task, moved, label, label)
     if verdict.status != "solved":
         return f"the label stops being right: {made}, which is {verdict.status}: {verdict.reason}"
-    before, after = task.solve(question), task.solve(moved)
+    before, after = solution_of(task, question), solution_of(task, moved)
     if before is None or after is None or not same_answer(before, answer) or same_answer(after, label):
         return None
     return (

@@ -32,11 +32,13 @@ import numpy as np
 
 from dataset.augmentation import Augmentation
 from dataset.tasks.look import Look, SymbolLine, SymbolLook
+from dataset.tasks.own_code import checked_tokens, generated, running, symmetries_of, verdict_of
 from dataset.tasks.puzzle import Question, Solutions, Status, Verdict, Written
 from dataset.tasks.symmetric import SymmetryAugmentation, key_of, same_answer
 from dataset.tasks.symmetry import Symmetry
 from dataset.tasks.written import Notation, is_batch, read_words
 from utils.errors import UserError
+from utils.text_files import shown
 
 # a question or an answer as `generate` may give it: a text that `encode` reads, or tokens
 Given = Any
@@ -145,7 +147,7 @@ class Task:
         if self.checks or not self.columns():
             return self.check(inputs, answers)
         rows = list(zip(inputs, answers, labels, strict=True))
-        solved = [self.verify(q, a, label if label.any() else None).status == "solved" for q, a, label in rows]
+        solved = [verdict_of(self, q, a, label if label.any() else None).status == "solved" for q, a, label in rows]
         exact = [bool(label.any()) and same_answer(answer, label) for _, answer, label in rows]
         return {"solved": np.array(solved, np.bool_), "exact": np.array(exact, np.bool_)}
 
@@ -162,11 +164,12 @@ class Task:
         Raises:
             UserError: the task has no symmetries.
         """
-        if not self.symmetries():
+        symmetries = symmetries_of(self)
+        if not symmetries:
             raise UserError(
                 f"augmentation={self.name}: the task {self.name} has no augmentation. Use augmentation=null."
             )
-        return SymmetryAugmentation(self, self.symmetries())
+        return SymmetryAugmentation(self, symmetries)
 
     def key(self, question: np.ndarray) -> bytes:
         """A key of a question, tokens [seq_len]: the same for equivalent ones; see `dataset.tasks.symmetric.key_of`."""
@@ -238,24 +241,23 @@ class Task:
         Raises:
             UserError: they are none of the task at this size.
         """
-        tokens = self.encode(question) if isinstance(question, str) else self._given(question, "question")
+        method = "examples" if type(self).examples is not Task.examples else "generate"
+        if isinstance(question, str):
+            with running(self, "encode", lambda: f", for the question {shown(question)}"):
+                tokens = self.encode(question)
+        else:
+            tokens = self._given(question, method, "a question")
         if isinstance(answer, str):
-            return tokens, self.encode_answer(answer, tokens)
-        return tokens, self._given(answer, "answer")
+            with running(self, "encode_answer", lambda: f", for the answer {shown(answer)}"):
+                return tokens, self.encode_answer(answer, tokens)
+        return tokens, self._given(answer, method, "an answer")
 
-    def _given(self, tokens: Given, what: Literal["question", "answer"]) -> np.ndarray:
-        array = np.asarray(tokens)
-        if array.dtype.kind not in "iu" or array.size != self.seq_len:
-            raise UserError(
-                f"the task {self.name}: a {what} of {array.size} values of type {array.dtype} was generated. Expected "
-                f"are {self.seq_len} tokens, which are whole numbers, or a text."
-            )
-        if array.min() < 0 or array.max() >= self.vocab_size:
-            raise UserError(
-                f"the task {self.name}: a {what} with the tokens {array.min()} to {array.max()} was generated. Tokens "
-                f"are 0 (padding) to {self.vocab_size - 1}; token n is the n-th of `symbols`."
-            )
-        return array.reshape(-1).astype(np.uint8)
+    def _given(self, tokens: Given, method: str, what: str) -> np.ndarray:
+        def shape() -> tuple[int, int]:
+            look = self.look()
+            return look.height, look.width
+
+        return checked_tokens(self, tokens, method, what, shape).reshape(-1).astype(np.uint8)
 
     def questions(self, puzzle: Any, name: str | None = None) -> list[Question]:
         """The questions that a puzzle asks, by default one.
@@ -329,7 +331,7 @@ class Task:
         if self.solved_check in self.checks:
             solved = self.check(np.repeat(question[None], len(answers), 0), answers)[self.solved_check]
             return ["solved" if right else "wrong" for right in solved.tolist()]
-        return [self.verify(question, answer, label).status for answer in answers]
+        return [verdict_of(self, question, answer, label).status for answer in answers]
 
     # -- examples, and models that know puzzles by name ----------------------------------------------------------------
 
@@ -373,7 +375,7 @@ class Task:
             difficulty = self.difficulties[
                 int(rng.integers(len(self.difficulties))) if len(self.difficulties) > 1 else 0
             ]
-        return self.example(*self.generate(rng, difficulty))
+        return self.example(*generated(self, rng, difficulty))
 
     def random_question(self, rng: np.random.Generator) -> np.ndarray:
         """The tokens, uint8 [seq_len], of a random question.

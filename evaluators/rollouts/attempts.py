@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from dataset.tasks.own_code import symmetries_of
 from dataset.tasks.puzzle import Question, Verdict
 from dataset.tasks.task import Task
 from evaluators.answers import HaltRule
@@ -63,7 +64,7 @@ class Attempts:
             seed: of what is random.
         """
         resamples = self.chosen.resamples
-        vary = self.vary or ("noise" if resamples or not task.symmetries() else "views")
+        vary = self.vary or ("noise" if resamples or not symmetries_of(task) else "views")
         return RolloutRule(
             self.restarts, vary, self.noise, steps, halting or HaltRule(), halting is not None, self.beta, seed
         )

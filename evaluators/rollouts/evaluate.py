@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.puzzle_dataset import EvalBatches
+from dataset.tasks.own_code import verdict_of
 from dataset.tasks.task import Task
 from evaluators.rollouts.curve import Curve, Judge, Point, draw, powers, table, write_csv
 from evaluators.rollouts.run import Puzzle, RolloutRule, roll_out
@@ -41,7 +42,7 @@ class RolloutEvaluation:
 
 def default_selectors(task: Task, question: np.ndarray) -> list[Selector]:
     """All selectors that one set of rollouts serves; the verifier only if the task has rules."""
-    rules = task.solved_check in task.checks or task.verify(question, question).checked
+    rules = task.solved_check in task.checks or verdict_of(task, question, question).checked
     return [one for one in SELECTORS.values() if not one.resamples and (rules or not one.verifies)]
 
 

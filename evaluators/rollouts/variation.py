@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dataset.tasks.own_code import symmetries_of
 from dataset.tasks.symmetric import on_board
 from dataset.tasks.symmetry import random_choice
 from dataset.tasks.task import Task
@@ -64,7 +65,7 @@ def view(task: Task, question: np.ndarray, seed: int, puzzle_seed: int, rollout:
     Raises:
         UserError: the task has no symmetries.
     """
-    symmetries = task.symmetries()
+    symmetries = symmetries_of(task)
     rng = np.random.default_rng([seed, int(Stream.ROLLOUTS), puzzle_seed & (2**63 - 1), rollout])
     choices = [random_choice(symmetry.choices, rng) for symmetry in symmetries]
     seen = question
@@ -86,7 +87,7 @@ def check_variation(vary: Variation, task: Task, model: Any, sigma: float) -> No
     Raises:
         UserError: it would.
     """
-    if vary == "views" and not task.symmetries():
+    if vary == "views" and not symmetries_of(task):
         raise UserError(
             f"vary=views: the task {getattr(task, 'name', 'of the data')} has no symmetries, so there are no other "
             "views of a puzzle. Use vary=noise or vary=start."

@@ -144,7 +144,7 @@ def _shown(trace: Trace) -> dict[str, np.ndarray]:
         given[row] = look.given(inputs).reshape(-1)
     solved = trace["verdict"][np.arange(n), trace.final_step] == 1
     # by the rules, another answer than the known one may be right as well
-    final = trace["answers"][np.arange(n), trace.final_step].astype(np.uint8)
+    final = shown["answers"][np.arange(n), trace.final_step]
     expected = np.where(solved[:, None] & (expected != NOTHING), final, expected)
     result = {"answers": shown["answers"], "expected": expected, "given": given, "windows": windows}
     return result | ({"innerAnswers": shown["inner_answers"]} if trace.has_inner else {})

@@ -10,7 +10,9 @@ import pytest
 from dataset.check_task import Flags, check
 from dataset.task_checks import Finding, all_findings, draw_examples, majority_guess, read_examples, symmetries
 from dataset.task_choice import choose_task
+from dataset.tasks.look import INK
 from dataset.tasks.maze.task import Maze
+from dataset.tasks.sheet import save_sheet
 from dataset.tasks.symmetry import Symmetry, turns_and_flips
 from dataset.tasks.task import Task
 from tests.dataset.small import write_small
@@ -35,8 +37,28 @@ FAULTS: dict[type[Task], tuple[str, str]] = {
     planted.Repeats: ("repeats", r"4 of 40 training puzzles are different"),
     planted.OtherRandomness: ("repeats", r"different puzzles for"),
     planted.ConstantAnswer: ("balance", r"right in \d+% of the places and \d\d\.\d% of the puzzles"),
-    planted.Bool: ("labels", "verify returns True, not a Verdict"),
-    planted.Crash: ("broken answers", r"stopped with an error: IndexError: no such place"),
+    planted.Bool: ("labels", r"`verify` returns True, not a Verdict, for the question '[a-f]{12}' with the answer"),
+    planted.Crash: (
+        "broken answers",
+        r"`verify` stopped with an error: IndexError: no such place, at .*planted\.py line \d+, for the question "
+        r"'[a-f]{12}' with the answer 'cc[a-f]{10}'. Correct it there",
+    ),
+    planted.Unsolved: ("solve", r"solve gives 'b[a-f]{11}' for 'b[a-f]{11}', whose label .* that is wrong: place \d"),
+    planted.OtherSolution: (
+        "solve",
+        r"solve gives '([a-f])\1{11}' for '[a-f]{12}', .* right too, but of several right",
+    ),
+    planted.NoSolution: ("solve", r"solve gives no answer to '[a-f]{12}', whose label is '[a-f]{12}'"),
+    planted.RandomSolution: ("solve", r"different answers when it is called twice for '[a-f]{12}', whose label is"),
+    planted.SolvedInPlace: ("solve", r"solve changes the array that it is given, '[a-f]{12}', whose label is"),
+    planted.SolveCrash: (
+        "solve",
+        r"`solve` stopped with an error: IndexError: .*planted\.py line \d+, for the question",
+    ),
+    planted.SymmetryCrash: (
+        "symmetries",
+        r"`symmetries` stopped with an error: .*planted\.py line \d+, for the board '",
+    ),
 }
 
 
@@ -61,7 +83,7 @@ def test_a_task_without_a_fault_has_none():
     found = findings(planted.Rotation)
     assert faults(found) == {}
     assert {finding.check for finding in found if finding.kind == "ok"} == {
-        "round trip", "labels", "broken answers", "symmetries", "leak", "repeats", "balance",
+        "round trip", "labels", "broken answers", "solve", "symmetries", "leak", "repeats", "balance",
     }  # fmt: skip
 
 
@@ -99,6 +121,19 @@ def test_the_task_of_the_documentation_is_clean(tmp_path: Path):
     (tmp_path / "sorting.py").write_text(text.split("```python\n")[1].split("```")[0])
     kind = choose_task(str(tmp_path / "sorting.py"))
     assert faults(findings(kind, 20)) == {}
+
+
+def test_the_look_of_the_documentation_draws(tmp_path: Path):
+    """Its walls, tokens 2, are dark; `...` stands for the rest of the class."""
+    text = (ROOT / "docs" / "your_own_task.md").read_text()
+    part = next(block for block in text.split("```python\n") if "class Walls(" in block).split("```")[0]
+    rest = 'name, title, symbols, shape, blank = "walls", "Walls", ".#ab", (2, 2), "."'
+    code = "from dataset.tasks.task import Task\n" + part.replace("    ...\n", f"    {rest}\n")
+    (tmp_path / "walls.py").write_text(code)
+    task = choose_task(str(tmp_path / "walls.py"))(4, 5)
+    save_sheet(task, [(np.array([1, 2, 2, 1]), np.array([3, 0, 0, 4]))], tmp_path / "walls.png")
+    pixels = (matplotlib.image.imread(tmp_path / "walls.png")[:, :, :3] * 255).round()
+    assert (pixels == np.array(INK)).all(axis=2).mean() > 0.1
 
 
 def test_the_examples_of_a_data_set_are_checked(tmp_path: Path):

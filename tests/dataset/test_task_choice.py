@@ -11,6 +11,7 @@ from dataset.build_task_dataset import Config, build, collect
 from dataset.opening import open_augmentation
 from dataset.puzzle_dataset import PuzzleSplit
 from dataset.shards import load_metadata, load_shard
+from dataset.task_checks import draw_examples
 from dataset.task_choice import choose_task, give_tasks, task_overrides
 from dataset.tasks import load_task, task_names, task_of
 from dataset.tasks.given import given_tasks
@@ -100,11 +101,82 @@ def test_a_file_is_run_only_when_it_is_given():
         (OWN.replace('"ab"', '("a b", "c")'), "words must not hold spaces"),
         (OWN.replace('"ab"', "[str(i) for i in range(256)]"), "there are 256. At most 255"),
         (OWN.replace("(1, 2)", "12"), "shape 12: expected are rows and columns"),
+        (OWN + "    blank = 'a?'\n", r"blank 'a\?': '\?' is no symbol of the task. The symbols are 'ab'"),
+        (OWN + "    blank = 1\n", "blank 1: expected is a text of symbols, or a tuple"),
+        (OWN + "    difficulties = 2\n", r"difficulties 2: expected are whole numbers in a tuple, such as \(1, 2, 3\)"),
+        (OWN + "    difficulties = 'easy'\n", "difficulties 'easy': expected are whole numbers"),
+        (OWN + "    difficulties = ()\n", r"difficulties \(\): expected are whole numbers"),
+        (OWN + "    test_difficulties = ('a', 2)\n", r"test_difficulties \('a', 2\): expected are whole numbers"),
+        (
+            OWN + "\n    def genrate(self, rng, difficulty): ...\n",
+            "Own has no `generate`; did you mean it by `genrate`, which the class has",
+        ),
+        (OWN + "\n    def verfy(self, q, a, l): ...\n", "Own has no `verify`; did you mean it by `verfy`"),
+        (OWN + "    dificulties = (1, 2)\n", "Own has no `difficulties`; did you mean it by `dificulties`"),
+        (OWN + "\n    def solve(self): ...\n", r"must be defined as solve\(self, question\)"),
+        (OWN + "\n    def symmetries(self, k): ...\n", r"must be defined as symmetries\(self\)"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(text: str, message: str):
     with pytest.raises(UserError, match=message):
         choose_task(write(text))
+
+
+def test_names_of_ones_own_are_no_misspelt_methods():
+    own = (
+        OWN
+        + "    solver = rows_of = place = 1\n\n    def lookup(self): ...\n\n    @staticmethod\n    def solve(q): ...\n"
+    )
+    assert choose_task(write(own)).name == "own"
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            "np.ones(4, int)",
+            r"`generate` returned one array, 4 values of type int64. It must return a question and its",
+        ),
+        ("(1, 2, 3)", "`generate` returned a tuple of 3 values. It must return a question and its answer"),
+        ("None", "`generate` returned None"),
+        ("([1, 1, 1], [1, 1, 1, 1])", r"gave a question that is 3 values of type int64. Expected are 4 tokens"),
+        ("([1, 1, 1, 1.5], [1, 1, 1, 1])", "gave a question that is 4 values of type float64. Expected are 4 tokens"),
+        ("([[1, 1], [1]], [1, 1, 1, 1])", r"gave a question of lists of different lengths, \[\[1, 1\], \[1\]\]"),
+        ("([1] * 4, [[1] * 4])", r"gave an answer of the shape \(1, 4\). A board has 2 rows and 2 columns"),
+        ("([1] * 4, [1, 2, 3, -1])", "gave an answer with the tokens -1 to 3. Tokens are 0"),
+        ("([1] * 4, None)", "gave an answer that is None, 1 value of type object"),
+        (
+            "1 / 0",
+            r"`generate` stopped with an error: ZeroDivisionError: division by zero, at own.py line 13, for diff",
+        ),
+    ],
+)
+def test_what_a_generator_must_not_give_is_said(made: str, message: str):
+    generate = f"\n    def generate(self, rng, difficulty):\n        return {made}\n"
+    kind = choose_task(write("import numpy as np\n" + OWN.replace("(1, 2)", "(2, 2)") + generate))
+    for use in (
+        lambda: draw_examples(kind(4, 3), 2, 0),
+        lambda: collect(kind(4, 3), "train", 2, (1,), np.random.default_rng(0), set()),
+    ):
+        with pytest.raises(UserError, match="the task own.*" + message):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ("3", "`symmetries` returns 3. It must return a list"),
+        ("[np.fliplr]", "returns <function fliplr .* in its list. It must return a list of what Symmetry"),
+        ("[Symmetry('x', np.roll, np.roll, 4)]", "the choices of 'x' are 4. Expected is a list that is not empty"),
+        ("[pair('x', np.fliplr, np.fliplr, 'same')]", "'x' has answer='same'. Allowed are transformed, kept, relab"),
+        ("[pair('x', lambda b: b[0], np.fliplr)]", r"a symmetry makes a board of \(2,\) of one of \(1, 2\)"),
+    ],
+)
+def test_what_symmetries_must_not_be_is_said(made: str, message: str):
+    head = "import numpy as np\nfrom dataset.tasks.symmetry import Symmetry, pair\n"
+    kind = choose_task(write(head + OWN + f"\n    def symmetries(self):\n        return {made}\n"))
+    with pytest.raises(UserError, match="the task own.*" + message):
+        kind(2, 3).key(np.array([1, 2], np.uint8))
 
 
 def test_a_data_set_of_an_own_task_is_built_and_evaluated(tmp_path: Path):
@@ -146,13 +218,23 @@ def test_any_right_answer_is_solved_and_only_the_label_is_exact():
     assert judged["exact"].tolist() == [True, False, False]
 
 
-def test_wrong_labels_and_exhausted_generators_are_refused(monkeypatch: pytest.MonkeyPatch):
+def test_wrong_labels_and_exhausted_generators_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match=r"a label is not right by `verify`: '[a-f]{12}' with the answer '[a-f]{12}'"):
         collect(WrongLabel(12, 7), "train", 50, (1,), rng, set())
     monkeypatch.setattr("dataset.build_task_dataset._MOST_REPEATS", 50)
-    with pytest.raises(UserError, match="`generate` repeats itself: after 4 different train puzzles of 50"):
-        collect(Repeats(12, 7), "train", 50, (1,), rng, set())
+    monkeypatch.setattr("dataset.build_task_dataset._NOTED_REPEATS", 20)
+    known: set[bytes] = set()
+    with pytest.raises(UserError, match="`generate` repeats itself: after 4 different train puzzles of 50") as caught:
+        collect(Repeats(12, 7), "train", 50, (1,), rng, known)
+    assert "the next 50 were there already, 0 of them in the other split" in str(caught.value)
+    assert "train: the last 20 puzzles were there already; 4 of 50 are found" in capsys.readouterr().err
+    with pytest.raises(
+        UserError, match=r"after 0 different test puzzles of 3, the next 50 .*, 50 of them in the other"
+    ):
+        collect(Repeats(12, 7), "test", 3, (1,), rng, known)
 
 
 def test_an_augmentation_is_drawn_afresh_and_keeps_labels_right():

@@ -1,9 +1,12 @@
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dataset.tasks.look import Look
+from dataset.tasks.look import Look, SymbolLook
+from evaluators.picture import save_png
 from evaluators.solving import Solving, boards_of
 from tests.evaluators.solvings import boards, plain, steps_shown, sudoku_look
 
@@ -70,3 +73,30 @@ def test_a_cell_that_is_open_is_not_wrong() -> None:
     assert [frame.verdict for frame in frames] == ["2 open", "1 wrong", "solved"]
     frames = boards_of(Solving(Look(2, 2, " .1234"), inputs, labels, answers, np.zeros(3)), 3).frames
     assert [frame.verdict for frame in frames] == ["2 wrong", "2 wrong", "solved"]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_given_cell_for_which_nothing_is_asked_is_not_wrong(asked: bool, tmp_path: Path) -> None:
+    look = SymbolLook(2, 2, "#.ab", ".")
+    inputs, labels = np.array([1, 2, 2, 1]), np.array([1 if asked else -100, 3, 4, -100])
+    answers = np.array([[0 if asked else 4, 4, 4, 3], [0 if asked else 3, 3, 4, 0]])
+    shown = Solving(look, inputs, labels, answers, np.zeros(2))
+    frames = boards_of(shown, 2).frames
+    assert [frame.verdict for frame in frames] == ["1 wrong", "solved"]
+    assert frames[1].tokens.tolist() == [[1, 3], [4, 1]]
+    assert [frame.status.ravel().tolist() for frame in frames] == [[1, 3, 2, 1], [1, 2, 2, 1]]
+    rows = [" ".join(line.split()) for line in plain(shown)[4:6]]
+    assert rows == ["| # . | | #!b | | # a |", "| . # | | b # | | b # |"]
+    save_png(shown, tmp_path / "new.png")
+    save_png(replace(shown, answers=np.where(inputs == 1, 1, answers)), tmp_path / "kept.png")
+    assert (tmp_path / "new.png").read_bytes() == (tmp_path / "kept.png").read_bytes()
+
+
+def test_without_a_solution_given_cells_of_an_own_task_keep_their_tokens() -> None:
+    nothing = np.full(4, -100)
+    inputs, answers = np.array([1, 2, 2, 1]), np.array([[3, 4, 4, 0]])
+    (frame,) = boards_of(Solving(SymbolLook(2, 2, "#.ab", "."), inputs, nothing, answers, np.zeros(1)), 1).frames
+    assert (frame.tokens.ravel().tolist(), frame.verdict) == ([1, 4, 4, 1], "")
+    clues, changed = np.array([2] + [1] * 15), np.full((1, 16), 3)
+    (frame,) = boards_of(Solving(sudoku_look(16), clues, np.full(16, -100), changed, np.zeros(1)), 1).frames
+    assert frame.verdict == "1 wrong"

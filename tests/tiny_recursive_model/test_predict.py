@@ -58,6 +58,10 @@ def test_only_a_model_for_the_named_task_answers(monkeypatch: pytest.MonkeyPatch
     assert (status, output) == (2, "")
     assert "none of the models in weights/ takes it" in errors
     assert "sudoku_6x6 is a model for sudoku, not for arc." in errors
+    assert "with --task arc: none" in errors
+    status, output, errors = run(monkeypatch, "predict", puzzle, "--task", "arc", "--model", "sudoku_6x6")
+    assert (status, output) == (2, "")
+    assert "sudoku_6x6 is a model for sudoku, not for arc." in errors
     status, output, _ = run(monkeypatch, "predict", puzzle, "--task", "sudoku", "--json", "--restarts", 1)
     assert len(json.loads(output)["answer"]) == 36
 

@@ -287,7 +287,7 @@ def test_unknown_keys_far_from_any_get_the_list_alone(defaults: dict[str, Any]):
         (
             "data_builder",
             {"modul": "x"},
-            "data_builder.modul: no such key. Did you mean 'module'? Allowed are module, options.",
+            "data_builder.modul: no such key. Did you mean 'module'? Allowed are given, module, options.",
         ),
         ("evaluators", [{}], "evaluators.0.name: missing"),
     ],

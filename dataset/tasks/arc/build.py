@@ -21,6 +21,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
+from dataset.build_record import build_and_record
 from dataset.legacy_random import LegacyRandom
 from dataset.shards import BLANK_IDENTIFIER, PuzzleDatasetMetadata, build_folder, write_identifiers, write_metadata
 from dataset.tasks.arc.distinct import all_symmetries, draw_augmentations
@@ -251,7 +252,7 @@ def _notice(text: str) -> None:
 
 def main() -> None:
     """Run the command line; see `python -m dataset.build_arc_dataset --help`."""
-    exit_on_user_error(lambda: build(tyro.cli(Config)))
+    exit_on_user_error(lambda: build_and_record(build, tyro.cli(Config)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 from pydantic import BaseModel
 
+from dataset.build_record import build_and_record
 from dataset.question_answer import check_at_least, write_question_answers
 from dataset.shards import BLANK_IDENTIFIER, build_folder, write_identifiers
 from dataset.tasks.arithmetic.rules import MAX_DIGITS, VOCAB_SIZE, encode
@@ -77,7 +78,7 @@ def _pairs(index: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Run the command line."""
-    exit_on_user_error(lambda: build(tyro.cli(Config, description=__doc__)))
+    exit_on_user_error(lambda: build_and_record(build, tyro.cli(Config, description=__doc__)))
 
 
 if __name__ == "__main__":

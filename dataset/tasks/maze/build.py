@@ -17,6 +17,7 @@ import tyro
 from pydantic import BaseModel
 from tqdm import tqdm
 
+from dataset.build_record import build_and_record
 from dataset.question_answer import (
     Split,
     check_at_least,
@@ -198,7 +199,7 @@ def _augmented(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
 
 def main() -> None:
     """Run the command line."""
-    exit_on_user_error(lambda: build(tyro.cli(Config, description=__doc__)))
+    exit_on_user_error(lambda: build_and_record(build, tyro.cli(Config, description=__doc__)))
 
 
 if __name__ == "__main__":

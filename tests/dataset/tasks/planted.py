@@ -151,3 +151,66 @@ class Crash(Rotation):
         if answer[0] == answer[1] == 3:
             raise IndexError("no such place")
         return super().verify(question, answer, label)
+
+
+class Unsolved(Rotation):
+    """`solve` is wrong for some questions."""
+
+    def solve(self, question: np.ndarray) -> np.ndarray | None:
+        """See `Rotation.solve`."""
+        return question if question[0] == 2 else super().solve(question)
+
+
+class OtherSolution(Rotation):
+    """Any answer that begins with the right letter is right, and `solve` gives another one than the label."""
+
+    def verify(self, question: np.ndarray, answer: np.ndarray, label: np.ndarray | None = None) -> Verdict:
+        """See `Rotation.verify`."""
+        return Verdict("solved" if answer[0] == question[-1] else "wrong", "the first letter was compared")
+
+    def solve(self, question: np.ndarray) -> np.ndarray | None:
+        """See `Rotation.solve`."""
+        return np.repeat(question[-1:], 12)
+
+
+class NoSolution(Rotation):
+    """`solve` gives no answer."""
+
+    def solve(self, question: np.ndarray) -> np.ndarray | None:
+        """See `Rotation.solve`."""
+        return None
+
+
+class RandomSolution(Rotation):
+    """`solve` draws random numbers of its own."""
+
+    _own = np.random.default_rng(1)
+
+    def solve(self, question: np.ndarray) -> np.ndarray | None:
+        """See `Rotation.solve`."""
+        return self._own.permutation(question)
+
+
+class SolvedInPlace(Rotation):
+    """`solve` changes the question."""
+
+    def solve(self, question: np.ndarray) -> np.ndarray | None:
+        """See `Rotation.solve`."""
+        question[:] = np.roll(question, 1)
+        return question
+
+
+class SolveCrash(Rotation):
+    """`solve` fails on some questions."""
+
+    def solve(self, question: np.ndarray) -> np.ndarray | None:
+        """See `Rotation.solve`."""
+        return super().solve(question) if question[0] != 2 else np.zeros(3)[question]
+
+
+class SymmetryCrash(Rotation):
+    """A change of a symmetry fails."""
+
+    def symmetries(self) -> list[Symmetry]:
+        """See `Rotation.symmetries`."""
+        return [pair("too far", lambda board: board[:, 12], np.fliplr)]

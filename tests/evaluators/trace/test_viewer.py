@@ -1,6 +1,8 @@
 """The pages in a browser: what they show is what the files hold, and no request leaves them."""
 
+import base64
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dataset.tasks.given import given_tasks
+from dataset.tasks.task import Task
 from evaluators.answers import HaltRule
 from evaluators.report.page import page as report_page
 from evaluators.report.runs import read_run
@@ -178,3 +182,32 @@ def test_names_in_a_page_are_text():
     text = page([replace(trace, about={**trace.about, "name": "</script><b>"})])
     assert "</script><b>" not in text
     assert small_trace(1, rule=HaltRule(0.0, False))["halted_at"].tolist() == [1]
+
+
+class Walls(Task):
+    """Walls are given, and nothing is asked of them."""
+
+    name, title, symbols, shape, blank = "walls", "Walls", "#.ab", (4, 4), "."
+
+
+@pytest.mark.usefixtures("nothing_is_given")
+def test_given_cells_for_which_nothing_is_asked_are_right_in_a_page(monkeypatch: pytest.MonkeyPatch):
+    given_tasks()["walls"] = Walls
+    inputs = np.array([[1, 2] * 8], np.uint8)
+    label = np.where(inputs == 1, -100, 3).astype(np.int16)
+    noise = np.where(inputs == 1, 4, 3).astype(np.uint8)
+    made = made_trace([[True]], [0])
+    arrays = {**made.arrays, "inputs": inputs, "labels": label, "answers": noise[:, None]}
+    kept: list[Any] = []
+    monkeypatch.setattr("evaluators.trace.page.render", lambda *given: kept.extend(given) or "")
+    for solved in (0, 1):  # by the rules
+        verdict = np.array([[solved]], np.int8)
+        about = {**made.about, "task": "walls", "vocab_size": 5}
+        page([replace(made, about=about, arrays={**arrays, "verdict": verdict})])
+        data, packed = kept[-2], zlib.decompress(base64.b64decode(kept[-1].packed()))
+        places = data["runs"][0]["arrays"]
+        shown = {
+            name: list(packed[places[name]["at"] : places[name]["at"] + 16])
+            for name in ("answers", "expected", "given")
+        }
+        assert shown == {"answers": [1, 3] * 8, "expected": [1, 3] * 8, "given": [1, 0] * 8}
