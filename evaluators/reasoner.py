@@ -329,7 +329,9 @@ class Reasoner(
         solved, rounds = bool(found.solved[row]), int(found.rounds[row])
         tokens = found.answers[row].astype(np.uint8) if solved else question.tokens
         boards = found.boards[row] if len(found.boards[row]) else question.tokens[None]
-        effort = f"trying {rounds} candidates" if rule.propagate else f"{rounds} rounds of {rule.chains} chains"
+        effort = f"{rounds} rounds of {rule.chains} chains"
+        if rule.propagate:
+            effort = f"trying {rounds} candidate{'' if rounds == 1 else 's'}"
         verdict = Verdict("undecided", f"the search gave up after {effort}")
         if found.unsolvable[row]:
             verdict = Verdict("undecided", "it has no solution, because every branch of the search breaks the rules")

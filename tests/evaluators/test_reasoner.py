@@ -152,7 +152,7 @@ def test_a_search_by_the_rules_as_well_is_the_default():
     assert hard.step_tokens[-1].tolist() == hard.tokens.tolist()
     assert empty.solved
     gave_up = reasoner.solve(HARD, rule=SearchRule(rounds=1, propagate=True))
-    assert gave_up.verdict.reason == "the search gave up after trying 1 candidates"
+    assert gave_up.verdict.reason == "the search gave up after trying 1 candidate"
 
 
 def test_a_search_may_prove_what_the_exact_solver_cannot(monkeypatch: pytest.MonkeyPatch):
