@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dataset.tasks.sudoku.rules import TOKEN_OFFSET, Box
 from dataset.tasks.sudoku.solver import count_solutions
@@ -133,6 +134,23 @@ def test_rules_beside_the_units_reject_boards_and_close_branches():
     numbers = np.array([count_solutions(puzzle - TOKEN_OFFSET, SMALL) for puzzle in pinned]) * allowed
     np.testing.assert_array_equal(found.solved, numbers > 0)
     np.testing.assert_array_equal(found.unsolvable, numbers == 0)
+
+
+def test_a_broken_network_changes_no_status():
+    puzzles, numbers = puzzles_of_all_kinds(10, MIDDLE)
+    model = small_ldt(MIDDLE).eval()
+    with torch.no_grad():
+        model.network.softmax_head.bias.fill_(torch.nan)
+    rule = SearchRule(rounds=10_000, propagate=True, call_depth=None)
+    found = run_search(model, puzzles, accept_of(MIDDLE), task_of(MIDDLE).units(), rule, 7)
+    assert found.rows.sum() > 0
+    np.testing.assert_array_equal(found.solved, numbers > 0)
+    np.testing.assert_array_equal(found.unsolvable, numbers == 0)
+
+
+def test_no_puzzles_take_no_calls():
+    found = run(np.zeros((0, 36), np.int64), MIDDLE, record=True)
+    assert (len(found.solved), found.calls, found.boards) == (0, 0, [])
 
 
 def test_a_task_without_units_is_refused():
