@@ -2,6 +2,7 @@
 
     uv run python search.py load_checkpoint=checkpoints/.../step_4000
     uv run python search.py load_checkpoint=.../step_4000 eval_max_examples=100 chains=8 device=cpu
+    uv run python search.py load_checkpoint=weights/sudoku_search/model.safetensors propagate=true device=cpu
 
 The architecture comes from the all_config.yaml beside the checkpoint. Prints a table and writes results.json, and the
 answers to puzzles.npz. Settings: docs/configuration.md, or --help.
@@ -17,7 +18,8 @@ from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
 from dataset.tasks import task_of
 from dataset.tasks.task import Task
 from evaluators.opening import choose_folder, known_settings, open_data
-from evaluators.search import SearchResult, SearchRule, search
+from evaluators.search import SearchResult, SearchRule
+from evaluators.searches import run_search
 from models.acceleration import accelerate
 from models.pretrained import load_model, open_checkpoint
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
@@ -42,8 +44,11 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
     trained = known_settings(checkpoint, say)
     dtype = checkpoint.arch.own_keys.get("forward_dtype", "float32")
     machine = choose_machine(config.device, dtype, config.compile, ranks.local_rank)
-    rule = SearchRule(config.chains, config.rounds, config.conflict_threshold, config.dropout, config.seconds)
-    slots = max(1, config.rows // config.chains)
+    rule = SearchRule(
+        config.chains, config.rounds, config.conflict_threshold, config.dropout, config.seconds, config.loops,
+        config.propagate, config.call_depth,
+    )  # fmt: skip
+    slots = config.rows if config.propagate else max(1, config.rows // config.chains)
 
     with process_group(ranks, machine.device):
         with errors_of_rank_0():  # only rank 0 reads all tokens to check them
@@ -76,10 +81,11 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
                         bar.update(left - bar.n)
                         bar.set_postfix(solved=solved)
 
-                    found = search(model, inputs, rules_of(task), rule, slots, config.seed + ranks.rank, report=report)
-                results[name] = figures(found, labels, slots * config.chains, machine.device)
+                    seed, accept, units = config.seed + ranks.rank, rules_of(task), task.units()
+                    found = run_search(model, inputs, accept, units, rule, slots, seed, report)
+                results[name] = figures(found, labels, machine.device)
                 file = save_path / f"{name.replace('/', '-')}_puzzles.{ranks.rank}.npz"
-                kept = {key: getattr(found, key) for key in ("solved", "answers", "rounds", "restarts")}
+                kept = {key: getattr(found, key) for key in ("solved", "unsolvable", "answers", "rounds", "restarts")}
                 np.savez_compressed(file, example=whole["example_index"][mine], inputs=inputs, labels=labels, **kept)
                 say(table(name, results[name]))
         if ranks.is_main:
@@ -109,7 +115,7 @@ def rules_of(task: Task):
     return lambda inputs, answers: task.check(inputs, answers)["solved"]
 
 
-def figures(found: SearchResult, labels: np.ndarray, rows: int, device: torch.device) -> dict[str, float]:
+def figures(found: SearchResult, labels: np.ndarray, device: torch.device) -> dict[str, float]:
     """The figures of a set, over all ranks.
 
     `wrong` counts solved puzzles whose answer is not the label; without a second solution there can be none.
@@ -119,10 +125,13 @@ def figures(found: SearchResult, labels: np.ndarray, rows: int, device: torch.de
         "puzzles": len(found.solved),
         "solved": found.solved.sum(),
         "wrong": wrong.sum(),
-        "undecided": (~found.solved).sum(),
-        "not_tried": (found.rounds == 0).sum(),
+        "solved_by_rules_alone": (found.solved & (found.rows == 0)).sum(),
+        "unsolvable": found.unsolvable.sum(),
+        "undecided": (~found.solved & ~found.unsolvable).sum(),
+        "not_tried": ((found.rounds == 0) & ~found.solved & ~found.unsolvable).sum(),
         "rejected_boards": found.rejected,
         "calls": found.calls,
+        "rows": found.rows.sum(),
         "rounds_of_solved": found.rounds[found.solved].sum(),
         "restarts": found.restarts.sum(),
         "seconds": found.seconds,
@@ -130,7 +139,7 @@ def figures(found: SearchResult, labels: np.ndarray, rows: int, device: torch.de
     }
     total = sum_over_ranks({name: torch.tensor(float(value), device=device) for name, value in sums.items()})
     total["seconds"] /= total.pop("ranks")
-    return {**total, "rows": rows}
+    return total
 
 
 def table(name: str, result: dict[str, float]) -> str:
@@ -140,10 +149,12 @@ def table(name: str, result: dict[str, float]) -> str:
     lines = [
         f"\n{name}: {result['puzzles']:,.0f} puzzles",
         f"  {'solved':<26}{result['solved']:>10,.0f}{result['solved'] / tried:>10.3%} of those begun",
+        f"  {'  by the rules alone':<26}{result['solved_by_rules_alone']:>10,.0f}",
         f"  {'wrong':<26}{result['wrong']:>10,.0f}",
+        f"  {'unsolvable':<26}{result['unsolvable']:>10,.0f}",
         f"  {'undecided':<26}{result['undecided']:>10,.0f}    {result['not_tried']:,.0f} of them not begun",
         f"  {'boards rejected':<26}{result['rejected_boards']:>10,.0f}",
-        f"  {'network calls':<26}{result['calls']:>10,.0f}    of {result['rows']:,.0f} rows",
+        f"  {'network calls':<26}{result['calls']:>10,.0f}    on {result['rows']:,.0f} lattices",
         f"  {'rounds per solved puzzle':<26}{result['rounds_of_solved'] / solved:>10.2f}",
         f"  {'restarts per puzzle':<26}{result['restarts'] / tried:>10.2f}",
         f"  {'seconds':<26}{result['seconds']:>10.2f}    {speed:.1f} puzzles/s",

@@ -26,7 +26,8 @@ from evaluators.rollouts.attempts import ATTEMPTS, Attempts, attempt, undecided
 from evaluators.rollouts.run import RolloutRule
 from evaluators.rollouts.selectors import Choice
 from evaluators.saved_model import SavedConfig, SavedTask, write_model
-from evaluators.search import SearchResult, SearchRule, search
+from evaluators.search import SearchResult, SearchRule
+from evaluators.searches import run_search
 from evaluators.trace.record import record
 from evaluators.trace.trace import Trace
 from models.factory import count_parameters
@@ -37,8 +38,11 @@ from utils.constants import MAX_ACT_STEPS
 from utils.errors import UserError
 from utils.settings import ArchConfig
 
-# The default. Most puzzles need a few rounds of a single chain; a CPU takes a tenth of a second or less for each.
-SEARCH = SearchRule(chains=2, rounds=600, seconds=60.0)
+# The default by the network alone. Most puzzles need a few rounds of a single chain; a CPU takes a tenth of a second or
+# less for each. With dropout it takes three times as long there, and as many chains succeed (docs/search.md).
+SEARCH = SearchRule(chains=2, rounds=600, dropout=0.0, seconds=60.0)
+# The default for tasks with units: hard puzzles are solved in a fraction of a second.
+SYSTEMATIC = SearchRule(rounds=100_000, seconds=60.0, propagate=True)
 _PUZZLES_AT_ONCE = {"cuda": 512}  # of a search; elsewhere one, as more would only share the processor
 _OPEN = FIRST_VALUE - 1  # the token of a cell that a search has not decided
 
@@ -115,7 +119,8 @@ class Reasoner(
             halting: when an answer is final before the last step; None: after the last step.
             name: the name of the puzzle, for models with an embedding for each puzzle.
             attempts: how often a puzzle is tried, and which answer is taken; None: once. For models that do not search.
-            rule: how a model that searches does it; others have no use for it.
+            rule: how a model that searches does it; others have no use for it. None: `SYSTEMATIC`, by the rules as well
+                as the network, if the task has units; otherwise `SEARCH`, by the network alone.
             seed: of the random choices of a search, and of attempts.
 
         Returns:
@@ -144,7 +149,9 @@ class Reasoner(
         if not questions:
             return []
         if isinstance(self.head.model, LatticeDeductionTransformer):
-            return self._search(self.head.model, questions, _with_rounds(rule or SEARCH, steps), seed)
+            rule = rule or (SYSTEMATIC if self.task.units() else SEARCH)
+            rule = rule if steps is None else replace(rule, rounds=steps)
+            return self._search(self.head.model, questions, rule, seed)
         ids = [self._puzzle_id(question.name) for question in questions]
         steps = steps or self.origin.max_steps
         if attempts is not None and attempts.selector is not None:
@@ -302,7 +309,8 @@ class Reasoner(
         for start in range(0, len(searched), size):
             places = searched[start : start + size]
             inputs = np.stack([questions[place].tokens for place in places])
-            found = search(model, inputs, self._obeys_rules, rule, size, seed, record=True)
+            units = self.task.units()
+            found = run_search(model, inputs, self._obeys_rules, units, rule, size, seed, record=True)
             for row, place in enumerate(places):
                 answers[place] = self._searched(questions[place], found, row, rule)
         return answers
@@ -321,10 +329,17 @@ class Reasoner(
         assert found.boards is not None
         solved, rounds = bool(found.solved[row]), int(found.rounds[row])
         tokens = found.answers[row].astype(np.uint8) if solved else question.tokens
-        boards = found.boards[row] if rounds else question.tokens[None]
-        verdict = Verdict("undecided", f"the search gave up after {rounds} rounds of {rule.chains} chains")
+        boards = found.boards[row] if len(found.boards[row]) else question.tokens[None]
+        effort = f"{rounds} rounds of {rule.chains} chains"
+        if rule.propagate:
+            effort = f"trying {rounds} candidate{'' if rounds == 1 else 's'}"
+        verdict = Verdict("undecided", f"the search gave up after {effort}")
+        if found.unsolvable[row]:
+            verdict = Verdict("undecided", "it has no solution, because every branch of the search breaks the rules")
         if solved:
             verdict = verdict_of(self.task, question.tokens, tokens, question.label)
+            if not found.rows[row]:
+                verdict = replace(verdict, reason=f"{verdict.reason}; the rules alone led to it")
         halt = np.zeros(len(boards), np.float32)
         halt[-1] = float(solved)
         seconds = found.seconds / len(found.solved)
@@ -381,9 +396,3 @@ class Reasoner(
 def _check_steps(steps: int | None) -> None:
     if steps is not None and not 1 <= steps <= MAX_ACT_STEPS:
         raise UserError(f"steps {steps}: at least 1 and at most {MAX_ACT_STEPS:,}.")
-
-
-def _with_rounds(rule: SearchRule, rounds: int | None) -> SearchRule:
-    if rounds is None:
-        return rule
-    return SearchRule(rule.chains, rounds, rule.conflict_threshold, rule.dropout, rule.seconds)

@@ -39,6 +39,11 @@ class SearchRule:
         conflict_threshold: a chain is in conflict if the probability of the conflict head exceeds this.
         dropout: dropout rate, a source of variety.
         seconds: stop after this time, with the remaining puzzles undecided; None: no limit.
+        loops: loops of the network in a call; None: as in training.
+        propagate: search systematically, by the rules as well as the network (`evaluators.systematic_search`), in which
+            `chains`, `conflict_threshold` and `dropout` play no part.
+        call_depth: of a systematic search: the network is called where fewer candidates than this are assumed, and its
+            proposals hold for all that follows from there; 0: it is never called; None: it is called everywhere.
     """
 
     chains: int = 64
@@ -46,6 +51,9 @@ class SearchRule:
     conflict_threshold: float = 0.6
     dropout: float = 0.05
     seconds: float | None = None
+    loops: int | None = None
+    propagate: bool = False
+    call_depth: int | None = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +61,12 @@ class SearchResult:
     """What a search found; arrays have an entry for each puzzle."""
 
     solved: np.ndarray  # bool [n]
+    unsolvable: np.ndarray  # bool [n], proven to have no solution; only a systematic search can do that
     answers: np.ndarray  # tokens [n, cells] of the solved puzzles; 0 in other rows
     rounds: np.ndarray  # int64 [n], rounds spent; 0 where time ran out before the puzzle got a slot
     restarts: np.ndarray  # int64 [n], how often one of its chains started again
-    calls: int  # calls of the network, each on slots * chains rows
+    rows: np.ndarray  # int64 [n], lattices of the puzzle that the network was called on
+    calls: int  # calls of the network
     rejected: int  # boards that a chain took for solved although they break a rule or a clue
     seconds: float
     boards: list[np.ndarray] | None = None  # with `record`, of each puzzle tokens [rounds, cells], see `search`
@@ -136,9 +146,11 @@ class _Search:
         for slot in np.flatnonzero(self.owner >= 0):
             self._leave(int(slot))
         seconds = time.perf_counter() - begun
+        unsolvable, rows = np.zeros_like(self.solved), self.rounds * self.rule.chains
         return SearchResult(
-            self.solved, self.answers, self.rounds, self.restarts, self.calls, self.rejected, seconds, self.boards
-        )
+            self.solved, unsolvable, self.answers, self.rounds, self.restarts, rows, self.calls, self.rejected, seconds,
+            self.boards,
+        )  # fmt: skip
 
     def _fill(self) -> bool:
         """Give waiting puzzles to idle slots. False when no puzzle is left."""
@@ -165,6 +177,7 @@ class _Search:
             symmetry,
             rule.dropout,
             rule.conflict_threshold,
+            rule.loops,
         )
         self.calls += 1
         busy = self.owner >= 0

@@ -48,6 +48,13 @@ def test_training_resuming_and_searching(tmp_path: Path):
     right = Sudoku(16, Box(2, 2).vocab_size).check(arrays["inputs"], arrays["answers"])["solved"]
     np.testing.assert_array_equal(right, arrays["solved"])
 
+    status, output = outcome("search", arguments(**{**settings, "propagate": True, "loops": 1, "rounds": 1000}))
+    assert status == 0, output
+    found = json.loads((out / "results.json").read_text())["sets"]["all"]
+    assert (found["solved"], found["undecided"], found["wrong"], found["unsolvable"]) == (9, 0, 0, 0)
+    assert 0 < found["solved_by_rules_alone"] <= 9
+    assert found["rows"] <= found["rounds_of_solved"]
+
 
 def test_only_an_ldt_can_search(tmp_path: Path):
     data = write_sudoku(tmp_path / "data", groups=6, tests=2, own_ids=False)
@@ -56,6 +63,8 @@ def test_only_an_ldt_can_search(tmp_path: Path):
     refused("search", [f"load_checkpoint={tmp_path / 'run'}", "device=cpu"], "search needs an LDT", "evaluate.py")
 
 
-@pytest.mark.parametrize("setting", ["chains=0", "rounds=0", "dropout=1", "conflict_threshold=0", "seconds=0"])
+@pytest.mark.parametrize(
+    "setting", ["chains=0", "rounds=0", "dropout=1", "conflict_threshold=0", "seconds=0", "loops=0", "call_depth=-1"]
+)
 def test_settings_out_of_bounds_are_refused(setting: str):
     refused("search", ["load_checkpoint=x", setting], setting.split("=")[0])

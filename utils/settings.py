@@ -417,7 +417,8 @@ class SearchConfig(CheckpointConfig):
     sections = {
         "the checkpoint": "load_checkpoint load_config arch force",
         "data": "data_paths data_paths_test split eval_max_examples seed",
-        "the search": "chains rounds conflict_threshold dropout seconds rows",
+        "the search": "chains rounds conflict_threshold dropout loops seconds rows",
+        "a systematic search, by the rules as well": "propagate call_depth",
         "the run": "save_path device compile",
     }
 
@@ -431,10 +432,17 @@ class SearchConfig(CheckpointConfig):
     """A chain starts again if the conflict head gives a higher probability than this."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
     """Dropout rate during the search, which makes the chains differ."""
+    loops: int | None = Field(default=None, ge=1, le=1000)
+    """Loops of the network in each call. null: as in training."""
     seconds: float | None = Field(default=None, gt=0, le=1e9)
     """Stop after this time, and leave the remaining puzzles undecided. null: no limit."""
     rows: int = Field(default=512, ge=1, le=1 << 20)
     """Rows of the network's batch in each process; rows // chains puzzles are searched at once, but at least one."""
+    propagate: bool = False
+    """Search systematically: the rules close branches, and the network says which to try first. A puzzle has one row
+    then, a round is one candidate that is tried, and chains, conflict_threshold and dropout play no part."""
+    call_depth: int | None = Field(default=1, ge=0, le=10**6)
+    """With propagate, call the network where fewer candidates than this are assumed. 0: never; null: everywhere."""
 
 
 class ExportConfig(Settings):

@@ -17,6 +17,7 @@ and these are for the others:
     augmentation        the symmetries as tensor operations on whole batches
     look                how its boards are displayed in the terminal and in pictures
     notation, rows      how a person writes a puzzle and reads an answer (`encode`, `decode`, `grid`)
+    units               groups of cells in which no symbol may stand twice
     solutions, solve    what is wrong with a question, and an exact solver
     key                 the same for equivalent questions, so that none is both trained and tested on
 """
@@ -174,6 +175,10 @@ class Task:
     def key(self, question: np.ndarray) -> bytes:
         """A key of a question, tokens [seq_len]: the same for equivalent ones; see `dataset.tasks.symmetric.key_of`."""
         return key_of(self, question)
+
+    def units(self) -> Sequence[Sequence[int]]:
+        """Groups of cells in which no symbol may stand twice, such as the rows of a Sudoku; by default none."""
+        return ()
 
     def look(self) -> Look:
         """How to display boards: by `symbols` and `shape`, or as characters in a square grid, or else in one row."""

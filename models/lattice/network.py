@@ -177,12 +177,20 @@ class LatticeNetwork(nn.Module):
         """The logits of the heads, from the cells [..., cells, hidden] and the CLS vector [..., hidden]."""
         return HeadLogits(self.bce_head(h), self.softmax_head(h), self.conflict_head(cls).squeeze(-1))
 
-    def vectors(self, lattice: Tensor, dropout: float = 0.0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(h [batch, cells, hidden], CLS [batch, hidden]) after each loop, for a lattice [batch, cells, candidates]."""
+    def vectors(
+        self, lattice: Tensor, dropout: float = 0.0, loops: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(h [batch, cells, hidden], CLS [batch, hidden]) after each loop, for a lattice [batch, cells, candidates].
+
+        Args:
+            lattice: bool [batch, cells, candidates].
+            dropout: dropout rate.
+            loops: the number of loops; None: as in training.
+        """
         h0 = self.input_proj(lattice.float())
         h, loop = h0, self._loop(dropout)
         recompute = self.config.recompute and torch.is_grad_enabled()
-        for _ in range(self.config.n_loops):
+        for _ in range(loops or self.config.n_loops):
             h, cls = checkpoint(loop, h, h0, use_reentrant=False) if recompute else loop(h, h0)  # pyright: ignore[reportGeneralTypeIssues]
             yield h, cls
 
@@ -191,9 +199,9 @@ class LatticeNetwork(nn.Module):
         h, cls = (torch.stack(parts) for parts in zip(*self.vectors(lattice, dropout), strict=True))
         return self.heads(h, cls)
 
-    def last(self, lattice: Tensor, dropout: float = 0.0) -> HeadLogits:
-        """The heads after the last loop."""
-        (vectors,) = deque(self.vectors(lattice, dropout), maxlen=1)
+    def last(self, lattice: Tensor, dropout: float = 0.0, loops: int | None = None) -> HeadLogits:
+        """The heads after the last loop; see `vectors`."""
+        (vectors,) = deque(self.vectors(lattice, dropout, loops), maxlen=1)
         return self.heads(*vectors)
 
 

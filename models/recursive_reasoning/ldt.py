@@ -89,6 +89,7 @@ class LatticeDeductionTransformer(ACTModel):
         symmetry: Symmetry | None = None,
         dropout: float = 0.0,
         conflict_threshold: float | None = None,
+        loops: int | None = None,
     ) -> tuple[Deduction, HeadLogits]:
         """One step: (the lattices after it, with what was found; the logits of the heads).
 
@@ -99,9 +100,10 @@ class LatticeDeductionTransformer(ACTModel):
             symmetry: transforms the network's input; its outputs are transformed back.
             dropout: dropout rate.
             conflict_threshold: None: that of the configuration.
+            loops: loops of the network, all of which are supervised in training; None: as in training.
         """
         seen = lattice if symmetry is None else symmetry.apply(lattice)
-        logits = self.network.last(seen, dropout)
+        logits = self.network.last(seen, dropout, loops)
         if symmetry is not None:
             logits = HeadLogits(symmetry.undo(logits.keep), symmetry.undo(logits.digit), logits.conflict)
         return self.decide(lattice, given, logits, choose, conflict_threshold), logits

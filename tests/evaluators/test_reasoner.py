@@ -12,6 +12,8 @@ import pytest
 import torch
 import yaml
 
+from dataset.tasks.puzzle import Solutions
+from dataset.tasks.sudoku.task import Sudoku
 from dataset.tasks.task import Task
 from evaluators.answer import Answer
 from evaluators.answers import HaltRule, answer_batches
@@ -24,6 +26,7 @@ from utils.errors import UserError
 from utils.machine import choose_machine
 
 EASY = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+HARD = "1....7.9..3..2...8..96..5....53..9...1..8...26....4...3......1..4......7..7...3.."
 SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 
 
@@ -137,6 +140,28 @@ def test_a_search_returns_verified_boards_only():
     assert hard.written == "." * 81
     assert len(hard.step_tokens) == 2
     assert "open" in hard.picture() or hard.step_tokens[-1].tolist() == hard.tokens.tolist()
+
+
+def test_a_search_by_the_rules_as_well_is_the_default():
+    reasoner = load("sudoku_search", "cpu")
+    easy, hard, empty = reasoner.solve([EASY, HARD, "." * 81], steps=60)
+    assert (easy.steps, easy.verdict.reason.endswith("; the rules alone led to it")) == (0, True)
+    assert hard.solved
+    assert hard.steps > 0
+    assert "rules alone" not in hard.verdict.reason
+    assert hard.step_tokens[-1].tolist() == hard.tokens.tolist()
+    assert empty.solved
+    gave_up = reasoner.solve(HARD, rule=SearchRule(rounds=1, propagate=True))
+    assert gave_up.verdict.reason == "the search gave up after trying 1 candidate"
+
+
+def test_a_search_may_prove_what_the_exact_solver_cannot(monkeypatch: pytest.MonkeyPatch):
+    """The exact solver is allowed a number of guesses; where it gives up, the search goes on."""
+    reasoner = load("sudoku_search", "cpu")
+    monkeypatch.setattr(Sudoku, "solutions", lambda self, question: Solutions("unknown"))
+    answer = reasoner.solve(EASY.replace(".", "1", 1))
+    assert (answer.verdict.status, answer.solved) == ("undecided", False)
+    assert answer.verdict.reason == "it has no solution, because every branch of the search breaks the rules"
 
 
 def test_a_puzzle_with_several_solutions_is_called_so():

@@ -110,6 +110,14 @@ def test_bfloat16_is_close_to_float32():
         assert 0 < (one - other).abs().max() < 0.05 * one.abs().max()
 
 
+def test_fewer_loops_give_what_training_sees_after_them():
+    network, lattice = small_ldt(n_loops=4).eval().network, torch.rand(3, 16, 4) < 0.5
+    all_loops = network(lattice)
+    for loops in (1, 3, 4, None):
+        for found, known in zip(network.last(lattice, loops=loops), all_loops, strict=True):
+            torch.testing.assert_close(found, known[(loops or 4) - 1])
+
+
 def test_operations_are_counted():
     config = validate(ArchConfig, {**ARCH, **CONFIG})
     once = flops_per_example(config, 6, 16)

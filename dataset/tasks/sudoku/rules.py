@@ -3,6 +3,7 @@
 A board is a row-major array of cell values, with 0 for a blank. The data sets store value + 1 (`TOKEN_OFFSET`).
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -83,16 +84,23 @@ def obeys_rules(boards: np.ndarray, box: Box) -> np.ndarray:
     return np.logical_and.reduce([(units == every).all(axis=(1, 2)) for units in seen])
 
 
+@cache
+def units_of(box: Box) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """The cells of each row, column and box, by these names."""
+    rows, columns = np.divmod(np.arange(box.cells), box.side)
+    boxes = rows // box.rows * box.rows + columns // box.cols
+    return {
+        name: tuple(tuple(np.flatnonzero(unit == number).tolist()) for number in range(box.side))
+        for name, unit in (("row", rows), ("column", columns), ("box", boxes))
+    }
+
+
 def repeated_digit(board: np.ndarray, box: Box) -> str | None:
     """The first digit that is in a row, column or box of `board` [cells] twice, as a clause; None if there is none."""
-    side = box.side
-    cells = np.arange(box.cells)
-    rows, columns = np.divmod(cells, side)
-    boxes = rows // box.rows * box.rows + columns // box.cols
-    for name, unit in (("row", rows), ("column", columns), ("box", boxes)):
-        for number in range(side):
-            values = board[unit == number]
-            for value in range(1, side + 1):
+    for name, units in units_of(box).items():
+        for number, unit in enumerate(units, start=1):
+            values = board[list(unit)]
+            for value in range(1, box.side + 1):
                 if np.count_nonzero(values == value) > 1:
-                    return f"the digit {value} is in {name} {number + 1} more than once"
+                    return f"the digit {value} is in {name} {number} more than once"
     return None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.tasks.sudoku.rules import Box
+from dataset.tasks.sudoku.rules import Box, units_of
 
 
 class Geometry(NamedTuple):
@@ -26,17 +26,11 @@ class Geometry(NamedTuple):
 @cache
 def geometry_of(box: Box) -> Geometry:
     """The geometry of boards with this box."""
-    side = box.side
-    unit_cells: dict[tuple[str, int], list[int]] = {}
-    for cell in range(box.cells):
-        row, col = divmod(cell, side)
-        block = row // box.rows * box.rows + col // box.cols
-        for unit in (("row", row), ("column", col), ("box", block)):
-            unit_cells.setdefault(unit, []).append(cell)
-    units = tuple(sum(1 << cell for cell in cells) for cells in unit_cells.values())
-    units_of = tuple(tuple(unit for unit in units if unit >> cell & 1) for cell in range(box.cells))
-    peers = tuple((u[0] | u[1] | u[2]) & ~(1 << cell) for cell, u in enumerate(units_of))
-    return Geometry((1 << box.cells) - 1, units, peers, units_of)
+    unit_cells = sorted((cells for cells_of_kind in units_of(box).values() for cells in cells_of_kind), key=min)
+    units = tuple(sum(1 << cell for cell in cells) for cells in unit_cells)
+    units_of_cells = tuple(tuple(unit for unit in units if unit >> cell & 1) for cell in range(box.cells))
+    peers = tuple((u[0] | u[1] | u[2]) & ~(1 << cell) for cell, u in enumerate(units_of_cells))
+    return Geometry((1 << box.cells) - 1, units, peers, units_of_cells)
 
 
 def start_of(board: Sequence[int], box: Box) -> tuple[list[int], int] | None:

@@ -12,7 +12,7 @@ from dataset.tasks.sudoku.augmentation import SudokuAugmentation
 from dataset.tasks.sudoku.equivalence import canonical_keys
 from dataset.tasks.sudoku.generate import generate_puzzle
 from dataset.tasks.sudoku.look import SudokuLook
-from dataset.tasks.sudoku.rules import TOKEN_OFFSET, box_of, obeys_rules, repeated_digit
+from dataset.tasks.sudoku.rules import TOKEN_OFFSET, box_of, obeys_rules, repeated_digit, units_of
 from dataset.tasks.sudoku.solver import solutions_within
 from dataset.tasks.sudoku.symmetries import sudoku_symmetries
 from dataset.tasks.symmetry import Symmetry
@@ -53,6 +53,10 @@ class Sudoku(Task):
     def symmetries(self) -> Sequence[Symmetry]:
         """See `Task.symmetries`."""
         return sudoku_symmetries(self.box)
+
+    def units(self) -> Sequence[Sequence[int]]:
+        """See `Task.units`: rows, columns and boxes."""
+        return [unit for units in units_of(self.box).values() for unit in units]
 
     def key(self, question: np.ndarray) -> bytes:
         """See `Task.key`."""

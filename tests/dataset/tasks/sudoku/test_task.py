@@ -50,3 +50,13 @@ def test_any_solution_of_a_puzzle_with_several_counts():
 def test_another_task_is_refused():
     with pytest.raises(UserError, match="fit no Sudoku"):
         Sudoku.of(900, 6)
+
+
+def test_units_are_rows_columns_and_boxes():
+    rows, columns = [[0, 1, 2, 3], [4, 5, 6, 7]], [[0, 4, 8, 12], [1, 5, 9, 13]]
+    units = [list(unit) for unit in Sudoku(16, 6).units()]
+    assert units[:2] == rows
+    assert units[4:6] == columns
+    assert units[8:] == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    assert list(Sudoku(36, 8).units()[13]) == [3, 4, 5, 9, 10, 11]
+    assert len(Sudoku(81, 11).units()) == 27
