@@ -17,7 +17,8 @@ from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
 from dataset.tasks import task_of
 from dataset.tasks.task import Task
 from evaluators.opening import choose_folder, known_settings, open_data
-from evaluators.search import SearchResult, SearchRule, search
+from evaluators.acceptance import accept_of, has_rules
+from evaluators.search import Accept, SearchResult, SearchRule, search
 from models.acceleration import accelerate
 from models.pretrained import load_model, open_checkpoint
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
@@ -48,7 +49,7 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
     with process_group(ranks, machine.device):
         with errors_of_rank_0():  # only rank 0 reads all tokens to check them
             split, _ = open_data(config, trained, ranks)
-        task = task_with_rules(split)
+        accept = accept_of(task_with_rules(split))
         model = load_model(checkpoint, machine, split.metadata.seq_len, split.metadata.vocab_size).model
         if not isinstance(model, LatticeDeductionTransformer):
             raise UserError(
@@ -76,8 +77,8 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
                         bar.update(left - bar.n)
                         bar.set_postfix(solved=solved)
 
-                    found = search(model, inputs, rules_of(task), rule, slots, config.seed + ranks.rank, report=report)
-                results[name] = figures(found, labels, slots * config.chains, machine.device)
+                    found = search(model, inputs, accept, rule, slots, config.seed + ranks.rank, report=report)
+                results[name] = figures(found, inputs, labels, accept, slots * config.chains, machine.device)
                 file = save_path / f"{name.replace('/', '-')}_puzzles.{ranks.rank}.npz"
                 kept = {key: getattr(found, key) for key in ("solved", "answers", "rounds", "restarts")}
                 np.savez_compressed(file, example=whole["example_index"][mine], inputs=inputs, labels=labels, **kept)
@@ -96,7 +97,7 @@ def task_with_rules(split: PuzzleSplit) -> Task:
         UserError: it is unknown, or has none.
     """
     task = task_of(split.metadata)
-    if task is None or "solved" not in task.checks:
+    if task is None or not has_rules(task):
         raise UserError(
             f"{split.sources[0].root}: search needs a task whose rules say whether a board is solved; "
             f"the task of these data is {'unknown' if task is None else task.name}."
@@ -104,21 +105,20 @@ def task_with_rules(split: PuzzleSplit) -> Task:
     return task.of(split.metadata.seq_len, split.metadata.vocab_size)
 
 
-def rules_of(task: Task):
-    """Which answers obey the rules and keep the clues, as `evaluators.search.Accept`."""
-    return lambda inputs, answers: task.check(inputs, answers)["solved"]
-
-
-def figures(found: SearchResult, labels: np.ndarray, rows: int, device: torch.device) -> dict[str, float]:
+def figures(
+    found: SearchResult, inputs: np.ndarray, labels: np.ndarray, accept: Accept, rows: int, device: torch.device
+) -> dict[str, float]:
     """The figures of a set, over all ranks.
 
-    `wrong` counts solved puzzles whose answer is not the label; without a second solution there can be none.
+    `wrong` counts solved puzzles whose answer, checked once more, breaks the rules. `other_solutions` counts those with
+    another answer than the label: without a second solution there can be none, but a maze may have several.
     """
-    wrong = found.solved & (labels > 0).all(1) & (found.answers != labels).any(1)
+    other = found.solved & ((labels > 0) & (found.answers != labels)).any(1)
     sums = {
         "puzzles": len(found.solved),
         "solved": found.solved.sum(),
-        "wrong": wrong.sum(),
+        "wrong": (found.solved & ~accept(inputs, found.answers)).sum(),
+        "other_solutions": other.sum(),
         "undecided": (~found.solved).sum(),
         "not_tried": (found.rounds == 0).sum(),
         "rejected_boards": found.rejected,
@@ -141,6 +141,7 @@ def table(name: str, result: dict[str, float]) -> str:
         f"\n{name}: {result['puzzles']:,.0f} puzzles",
         f"  {'solved':<26}{result['solved']:>10,.0f}{result['solved'] / tried:>10.3%} of those begun",
         f"  {'wrong':<26}{result['wrong']:>10,.0f}",
+        f"  {'another than the label':<26}{result['other_solutions']:>10,.0f}",
         f"  {'undecided':<26}{result['undecided']:>10,.0f}    {result['not_tried']:,.0f} of them not begun",
         f"  {'boards rejected':<26}{result['rejected_boards']:>10,.0f}",
         f"  {'network calls':<26}{result['calls']:>10,.0f}    of {result['rows']:,.0f} rows",

@@ -24,12 +24,12 @@ from evaluators.batch_size import choose_batch_size
 from evaluators.rollouts.attempts import ATTEMPTS, Attempts, attempt, undecided
 from evaluators.rollouts.run import RolloutRule
 from evaluators.rollouts.selectors import Choice
+from evaluators.acceptance import accept_of
 from evaluators.saved_model import SavedConfig, SavedTask, write_model
 from evaluators.search import SearchResult, SearchRule, search
 from evaluators.trace.record import record
 from evaluators.trace.trace import Trace
 from models.factory import count_parameters
-from models.lattice.network import FIRST_VALUE
 from models.losses import ACTLossHead
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
 from utils.constants import MAX_ACT_STEPS
@@ -39,7 +39,6 @@ from utils.settings import ArchConfig
 # The default. Most puzzles need a few rounds of a single chain; a CPU takes a tenth of a second or less for each.
 SEARCH = SearchRule(chains=2, rounds=600, seconds=60.0)
 _PUZZLES_AT_ONCE = {"cuda": 512}  # of a search; elsewhere one, as more would only share the processor
-_OPEN = FIRST_VALUE - 1  # the token of a cell that a search has not decided
 
 
 @dataclass(frozen=True)
@@ -296,26 +295,29 @@ class Reasoner(
         """Answers by search: boards that obey the rules, or none. `rule.seconds` holds for each batch of puzzles."""
         known = [self.task.solutions(question.tokens) for question in questions]
         searched = [place for place, solutions in enumerate(known) if solutions.number != "none"]
-        answers = [self._unsolvable(question, found.reason) for question, found in zip(questions, known, strict=True)]
+        open_token = model.network.board.open_token
+        answers = [
+            self._unsolvable(question, found.reason, open_token)
+            for question, found in zip(questions, known, strict=True)
+        ]
         size = _PUZZLES_AT_ONCE.get(self.device.type, 1)
         for start in range(0, len(searched), size):
             places = searched[start : start + size]
             inputs = np.stack([questions[place].tokens for place in places])
-            found = search(model, inputs, self._obeys_rules, rule, size, seed, record=True)
+            found = search(model, inputs, accept_of(self.task), rule, size, seed, record=True)
             for row, place in enumerate(places):
-                answers[place] = self._searched(questions[place], found, row, rule)
+                answers[place] = self._searched(questions[place], found, row, rule, open_token)
         return answers
 
-    def _obeys_rules(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        return self.task.check(questions, answers)["solved"]
-
-    def _unsolvable(self, question: Question, reason: str) -> Answer:
+    def _unsolvable(self, question: Question, reason: str, open_token: int | None) -> Answer:
         """The answer to a puzzle that has no solution: the puzzle itself."""
         board, halt = question.tokens[None], np.zeros(1, np.float32)
         verdict = Verdict("undecided", reason)
-        return Answer(self.task, question, question.tokens, 0, None, board, halt, verdict, 0.0, _OPEN)
+        return Answer(self.task, question, question.tokens, 0, None, board, halt, verdict, 0.0, open_token)
 
-    def _searched(self, question: Question, found: SearchResult, row: int, rule: SearchRule) -> Answer:
+    def _searched(
+        self, question: Question, found: SearchResult, row: int, rule: SearchRule, open_token: int | None
+    ) -> Answer:
         """The answer that a search found to the puzzle in one of its rows; without one, the puzzle itself."""
         assert found.boards is not None
         solved, rounds = bool(found.solved[row]), int(found.rounds[row])
@@ -327,7 +329,7 @@ class Reasoner(
         halt = np.zeros(len(boards), np.float32)
         halt[-1] = float(solved)
         seconds = found.seconds / len(found.solved)
-        return Answer(self.task, question, tokens, rounds, None, boards, halt, verdict, seconds, _OPEN)
+        return Answer(self.task, question, tokens, rounds, None, boards, halt, verdict, seconds, open_token)
 
     # -- saving --------------------------------------------------------------------------------------------------------
 
