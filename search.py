@@ -2,6 +2,7 @@
 
     uv run python search.py load_checkpoint=checkpoints/.../step_4000
     uv run python search.py load_checkpoint=.../step_4000 eval_max_examples=100 chains=8 device=cpu
+    uv run python search.py load_checkpoint=.../step_250 task=path/to/task.py
 
 The architecture comes from the all_config.yaml beside the checkpoint. Prints a table and writes results.json, and the
 answers to puzzles.npz. Settings: docs/configuration.md, or --help.
@@ -13,11 +14,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
-from dataset.tasks import task_of
-from dataset.tasks.task import Task
+from dataset.puzzle_dataset import EvalBatches
+from dataset.task_choice import give_tasks
+from evaluators.acceptance import rules_of_data
 from evaluators.opening import choose_folder, known_settings, open_data
-from evaluators.acceptance import accept_of, has_rules
 from evaluators.search import Accept, SearchResult, SearchRule, search
 from models.acceleration import accelerate
 from models.pretrained import load_model, open_checkpoint
@@ -49,7 +49,7 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
     with process_group(ranks, machine.device):
         with errors_of_rank_0():  # only rank 0 reads all tokens to check them
             split, _ = open_data(config, trained, ranks)
-        accept = accept_of(task_with_rules(split))
+        accept = rules_of_data(split)
         model = load_model(checkpoint, machine, split.metadata.seq_len, split.metadata.vocab_size).model
         if not isinstance(model, LatticeDeductionTransformer):
             raise UserError(
@@ -88,21 +88,6 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
             write_json(save_path / "results.json", content)
             print(f"files: {save_path}")
     return results
-
-
-def task_with_rules(split: PuzzleSplit) -> Task:
-    """The task of the data, which must have rules.
-
-    Raises:
-        UserError: it is unknown, or has none.
-    """
-    task = task_of(split.metadata)
-    if task is None or not has_rules(task):
-        raise UserError(
-            f"{split.sources[0].root}: search needs a task whose rules say whether a board is solved; "
-            f"the task of these data is {'unknown' if task is None else task.name}."
-        )
-    return task.of(split.metadata.seq_len, split.metadata.vocab_size)
 
 
 def figures(
@@ -153,4 +138,4 @@ def table(name: str, result: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    hydra_main("cfg_search", SearchConfig, search_puzzles)
+    hydra_main("cfg_search", SearchConfig, search_puzzles, give_tasks)

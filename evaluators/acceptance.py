@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from dataset.puzzle_dataset import PuzzleSplit
+from dataset.tasks import task_of
 from dataset.tasks.task import Task
 from evaluators.search import Accept
+from utils.errors import UserError
 
 
 def has_rules(task: type[Task]) -> bool:
@@ -21,3 +24,18 @@ def accept_of(task: Task) -> Accept:
         return np.array([task.verify(question, answer).status == "solved" for question, answer in pairs], np.bool_)
 
     return accept
+
+
+def rules_of_data(split: PuzzleSplit) -> Accept:
+    """The rules of the task of the data.
+
+    Raises:
+        UserError: the task is unknown, or has no rules.
+    """
+    task = task_of(split.metadata)
+    if task is None or not has_rules(task):
+        raise UserError(
+            f"{split.sources[0].root}: search needs a task whose rules say whether a board is solved; "
+            f"the task of these data is {'unknown' if task is None else task.name}."
+        )
+    return accept_of(task.of(split.metadata.seq_len, split.metadata.vocab_size))

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from dataset.tasks.puzzle import Question, Verdict
 from dataset.tasks.task import Task
+from evaluators.acceptance import accept_of
 from evaluators.answer import Answer, known_label
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
 from evaluators.rollouts.attempts import ATTEMPTS, Attempts, attempt, undecided
 from evaluators.rollouts.run import RolloutRule
 from evaluators.rollouts.selectors import Choice
-from evaluators.acceptance import accept_of
 from evaluators.saved_model import SavedConfig, SavedTask, write_model
 from evaluators.search import SearchResult, SearchRule, search
 from evaluators.trace.record import record

@@ -119,6 +119,11 @@ def _check_shown(reasoner: Reasoner) -> None:
             f"{reasoner.origin.path}: the page shows {' and '.join(_TASKS)}, and this model is for {task.name}. "
             "Use format=onnx for it."
         )
+    if reasoner.searches and task.name != "sudoku":
+        raise UserError(
+            f"{reasoner.origin.path}: the page searches for solutions of Sudokus only, and this LDT is for "
+            f"{task.name}. Use format=onnx for it."
+        )
     if table is not None and len(table.weights) > 1:
         raise UserError(
             f"{reasoner.origin.path}: the page has no puzzles by name, as this model needs. Use format=onnx."

@@ -1,6 +1,6 @@
 """The boards of a task as plain data, for models that work on sets of candidates (`models.lattice.board`)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,24 @@ def board_of(task: Task, examples: Examples) -> dict[str, Any]:
         "columns": look.width,
         "allowed": [np.flatnonzero(row).tolist() for row in allowed],
         "turns": list(task.turns()),
+        "units": units_by_kind(task.units(), look.width),
         "renamed": renamed if set(renamed) <= set(tokens.tolist()) else [],
     }
+
+
+def units_by_kind(units: Sequence[Sequence[int]], width: int) -> dict[str, list[list[int]]]:
+    """Units as rows, columns and other groups (`box`), by where they lie in a grid of `width` columns.
+
+    Units of one cell say nothing and are left out.
+    """
+    kinds: dict[str, list[list[int]]] = {}
+    for unit in units:
+        cells = [int(cell) for cell in unit]
+        rows, columns = ({cell // width for cell in cells}, {cell % width for cell in cells})
+        if len(cells) > 1:
+            kind = "row" if len(rows) == 1 else "column" if len(columns) == 1 else "box"
+            kinds.setdefault(kind, []).append(cells)
+    return kinds
 
 
 def _answers_seen(vocab_size: int, examples: Examples) -> np.ndarray:

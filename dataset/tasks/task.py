@@ -18,6 +18,7 @@ and these are for the others:
     look                how its boards are displayed in the terminal and in pictures
     notation, rows      how a person writes a puzzle and reads an answer (`encode`, `decode`, `grid`)
     candidates, turns   which answers each cell may have, and how boards may be turned, for `arch=ldt`
+    units               groups of cells in which no symbol may stand twice
     solutions, solve    what is wrong with a question, and an exact solver
     key                 the same for equivalent questions, so that none is both trained and tested on
 """
@@ -193,6 +194,10 @@ class Task:
         allowed[blanks, 1:] = True
         allowed[:, blanks] = False
         return allowed
+
+    def units(self) -> Sequence[Sequence[int]]:
+        """Groups of cells in which no symbol may stand twice, such as the rows of a Sudoku; by default none."""
+        return ()
 
     def turns(self) -> Sequence[int]:
         """The turns of the grid (`utils.grid_turns`) under which right answers stay right.

@@ -61,6 +61,13 @@ class Sudoku(Task):
         allowed[:, : TOKEN_OFFSET + 1] = False
         return allowed
 
+    def units(self) -> Sequence[Sequence[int]]:
+        """See `Task.units`: rows, columns and boxes."""
+        grid = np.arange(self.seq_len).reshape(self.box.side, self.box.side)
+        bands = self.box.side // self.box.rows, self.box.rows, self.box.side // self.box.cols, self.box.cols
+        boxes = grid.reshape(bands).transpose(0, 2, 1, 3).reshape(self.box.side, -1)
+        return np.concatenate((grid, grid.T, boxes)).tolist()
+
     def turns(self) -> Sequence[int]:
         """See `Task.turns`: those that make boxes of boxes."""
         return range(8) if self.box.is_square else (0, 1, 4, 5)
