@@ -49,22 +49,20 @@ def train(config: PretrainConfig) -> None:
     check_batch_size(config, ranks)
     check_save_outputs(config.eval_save_outputs)
     machine, config = resolve_arch(config, ranks)
-    device, size = machine.device, config.global_batch_size
+    device, size, recompute = machine.device, config.global_batch_size, config.activation_checkpointing
 
     with RunControl(config, ranks, device) as control:
         # -- data, length, and the run folder, which rank 0 chooses
         data = open_puzzles(config, ranks)
-        shape, num_puzzles = data.metadata, data.train.num_puzzle_identifiers
         config = with_board(config, data.board)
-        arch = config.arch
+        arch, shape, num_puzzles = config.arch, data.metadata, data.train.num_puzzle_identifiers
         schedule = make_schedule(config, *plan_epochs(config, data.train))
         evaluation = TrainingEvaluation(config, data.test, device, ranks) if data.test is not None else None
         plan = plan_on_main(config, data.project_name, machine, comparable_config, control)
 
         # -- model, optimizers, averages
         torch.manual_seed(config.seed)
-        recompute, dtype = config.activation_checkpointing, machine.dtype
-        head = make_head(arch, shape.vocab_size, shape.seq_len, num_puzzles, recompute=recompute, dtype=dtype)
+        head = make_head(arch, shape.vocab_size, shape.seq_len, num_puzzles, recompute=recompute, dtype=machine.dtype)
         if plan.weights is not None:
             start_from_weights(head, plan.weights, arch, data.same_puzzles(plan.weights.parent), say)
         head.to(device)
