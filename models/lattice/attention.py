@@ -32,8 +32,8 @@ class PackedAttention(nn.Module):
 class RelationAttention(PackedAttention):
     """The same with a learned bias for each head and kind of relation between two positions, added to the logits.
 
-    A pair of cells may have several relations, such as a common row and a common box; their biases add up. The idea is
-    that of CoLT, which has no publication yet; see docs/architectures.md.
+    A pair of cells may have several relations, such as a common row and a common box; their biases add up. (The idea
+    is that of github.com/ad3002/colt.)
 
     Args:
         hidden, num_heads: sizes.
