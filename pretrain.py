@@ -16,7 +16,7 @@ from evaluators.during_training import TrainingEvaluation
 from evaluators.evaluation import check_save_outputs
 from evaluators.report.page import report_at_end
 from models.acceleration import accelerate
-from models.factory import comparable_config, count_parameters, make_head, resolve_arch
+from models.factory import comparable_config, count_parameters, make_head, resolve_arch, with_board
 from models.flops import flops_of_run
 from models.memory import say_memory
 from models.pretrained import start_from_weights
@@ -49,20 +49,20 @@ def train(config: PretrainConfig) -> None:
     check_batch_size(config, ranks)
     check_save_outputs(config.eval_save_outputs)
     machine, config = resolve_arch(config, ranks)
-    arch, device, size = config.arch, machine.device, config.global_batch_size
+    device, size, recompute = machine.device, config.global_batch_size, config.activation_checkpointing
 
     with RunControl(config, ranks, device) as control:
         # -- data, length, and the run folder, which rank 0 chooses
         data = open_puzzles(config, ranks)
-        shape, num_puzzles = data.metadata, data.train.num_puzzle_identifiers
+        config = with_board(config, data.board)
+        arch, shape, num_puzzles = config.arch, data.metadata, data.train.num_puzzle_identifiers
         schedule = make_schedule(config, *plan_epochs(config, data.train))
         evaluation = TrainingEvaluation(config, data.test, device, ranks) if data.test is not None else None
         plan = plan_on_main(config, data.project_name, machine, comparable_config, control)
 
         # -- model, optimizers, averages
         torch.manual_seed(config.seed)
-        recompute, dtype = config.activation_checkpointing, machine.dtype
-        head = make_head(arch, shape.vocab_size, shape.seq_len, num_puzzles, recompute=recompute, dtype=dtype)
+        head = make_head(arch, shape.vocab_size, shape.seq_len, num_puzzles, recompute=recompute, dtype=machine.dtype)
         if plan.weights is not None:
             start_from_weights(head, plan.weights, arch, data.same_puzzles(plan.weights.parent), say)
         head.to(device)

@@ -3,6 +3,7 @@
     uv run python search.py load_checkpoint=checkpoints/.../step_4000
     uv run python search.py load_checkpoint=.../step_4000 eval_max_examples=100 chains=8 device=cpu
     uv run python search.py load_checkpoint=weights/sudoku_search/model.safetensors propagate=true device=cpu
+    uv run python search.py load_checkpoint=.../step_250 task=path/to/task.py
 
 The architecture comes from the all_config.yaml beside the checkpoint. Prints a table and writes results.json, and the
 answers to puzzles.npz. Settings: docs/configuration.md, or --help.
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
-from dataset.tasks import task_of
-from dataset.tasks.task import Task
+from dataset.puzzle_dataset import EvalBatches
+from dataset.task_choice import give_tasks
+from evaluators.acceptance import accept_of, task_with_rules
 from evaluators.opening import choose_folder, known_settings, open_data
-from evaluators.search import SearchResult, SearchRule
+from evaluators.search import Accept, SearchResult, SearchRule
 from evaluators.searches import run_search
 from models.acceleration import accelerate
 from models.pretrained import load_model, open_checkpoint
@@ -54,6 +55,7 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
         with errors_of_rank_0():  # only rank 0 reads all tokens to check them
             split, _ = open_data(config, trained, ranks)
         task = task_with_rules(split)
+        accept = accept_of(task)
         model = load_model(checkpoint, machine, split.metadata.seq_len, split.metadata.vocab_size).model
         if not isinstance(model, LatticeDeductionTransformer):
             raise UserError(
@@ -81,9 +83,9 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
                         bar.update(left - bar.n)
                         bar.set_postfix(solved=solved)
 
-                    seed, accept, units = config.seed + ranks.rank, rules_of(task), task.units()
-                    found = run_search(model, inputs, accept, units, rule, slots, seed, report)
-                results[name] = figures(found, labels, machine.device)
+                    seed = config.seed + ranks.rank
+                    found = run_search(model, inputs, accept, task.units(), rule, slots, seed, report)
+                results[name] = figures(found, inputs, labels, accept, machine.device)
                 file = save_path / f"{name.replace('/', '-')}_puzzles.{ranks.rank}.npz"
                 kept = {key: getattr(found, key) for key in ("solved", "unsolvable", "answers", "rounds", "restarts")}
                 np.savez_compressed(file, example=whole["example_index"][mine], inputs=inputs, labels=labels, **kept)
@@ -95,36 +97,20 @@ def search_puzzles(config: SearchConfig) -> dict[str, dict[str, float]]:
     return results
 
 
-def task_with_rules(split: PuzzleSplit) -> Task:
-    """The task of the data, which must have rules.
-
-    Raises:
-        UserError: it is unknown, or has none.
-    """
-    task = task_of(split.metadata)
-    if task is None or "solved" not in task.checks:
-        raise UserError(
-            f"{split.sources[0].root}: search needs a task whose rules say whether a board is solved; "
-            f"the task of these data is {'unknown' if task is None else task.name}."
-        )
-    return task.of(split.metadata.seq_len, split.metadata.vocab_size)
-
-
-def rules_of(task: Task):
-    """Which answers obey the rules and keep the clues, as `evaluators.search.Accept`."""
-    return lambda inputs, answers: task.check(inputs, answers)["solved"]
-
-
-def figures(found: SearchResult, labels: np.ndarray, device: torch.device) -> dict[str, float]:
+def figures(
+    found: SearchResult, inputs: np.ndarray, labels: np.ndarray, accept: Accept, device: torch.device
+) -> dict[str, float]:
     """The figures of a set, over all ranks.
 
-    `wrong` counts solved puzzles whose answer is not the label; without a second solution there can be none.
+    `wrong` counts solved puzzles whose answer, checked once more, breaks the rules. `other_solutions` counts those with
+    another answer than the label: without a second solution there can be none, but a maze may have several.
     """
-    wrong = found.solved & (labels > 0).all(1) & (found.answers != labels).any(1)
+    other = found.solved & ((labels > 0) & (found.answers != labels)).any(1)
     sums = {
         "puzzles": len(found.solved),
         "solved": found.solved.sum(),
-        "wrong": wrong.sum(),
+        "wrong": (found.solved & ~accept(inputs, found.answers)).sum(),
+        "other_solutions": other.sum(),
         "solved_by_rules_alone": (found.solved & (found.rows == 0)).sum(),
         "unsolvable": found.unsolvable.sum(),
         "undecided": (~found.solved & ~found.unsolvable).sum(),
@@ -151,6 +137,7 @@ def table(name: str, result: dict[str, float]) -> str:
         f"  {'solved':<26}{result['solved']:>10,.0f}{result['solved'] / tried:>10.3%} of those begun",
         f"  {'  by the rules alone':<26}{result['solved_by_rules_alone']:>10,.0f}",
         f"  {'wrong':<26}{result['wrong']:>10,.0f}",
+        f"  {'another than the label':<26}{result['other_solutions']:>10,.0f}",
         f"  {'unsolvable':<26}{result['unsolvable']:>10,.0f}",
         f"  {'undecided':<26}{result['undecided']:>10,.0f}    {result['not_tried']:,.0f} of them not begun",
         f"  {'boards rejected':<26}{result['rejected_boards']:>10,.0f}",
@@ -163,4 +150,4 @@ def table(name: str, result: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    hydra_main("cfg_search", SearchConfig, search_puzzles)
+    hydra_main("cfg_search", SearchConfig, search_puzzles, give_tasks)

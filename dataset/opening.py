@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dataset.augmentation import Augmentation
 from dataset.building import build_missing_data
 from dataset.puzzle_dataset import PuzzleSplit, TrainBatches
 from dataset.shards import PuzzleDatasetMetadata
 from dataset.tasks import load_task, task_of
+from dataset.tasks.board import board_of
 from dataset.tasks.symmetric import SymmetryAugmentation, check_symmetries
 from utils.data_record import check_same_data, same_puzzles, write_data_record
 from utils.distributed import Ranks, barrier, errors_of_rank_0
@@ -50,6 +52,19 @@ class PuzzleData:
         """Write the record of the training data into a run folder."""
         sizes = self.metadata.model_dump(include={"seq_len", "vocab_size", "task"})
         write_data_record(folder, self.roots, self.train.num_puzzle_identifiers, sizes)
+
+    def board(self) -> dict[str, Any] | None:
+        """The boards of the task of the data, see `dataset.tasks.board`; None if the task is unknown.
+
+        Raises:
+            UserError: the task does not say which answers cells may have.
+        """
+        task = task_of(self.metadata)
+        if task is None:
+            return None
+        sized = task.of(self.metadata.seq_len, self.metadata.vocab_size)
+        shards = (shard for source in self.train.sources for shard in source.shards)
+        return board_of(sized, ((shard.inputs, shard.labels) for shard in shards))
 
     @property
     def metadata(self) -> PuzzleDatasetMetadata:

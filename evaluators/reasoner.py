@@ -19,6 +19,7 @@ from torch import Tensor
 from dataset.tasks.own_code import verdict_of
 from dataset.tasks.puzzle import Question, Verdict
 from dataset.tasks.task import Task
+from evaluators.acceptance import accept_of
 from evaluators.answer import Answer, known_label
 from evaluators.answers import HaltRule
 from evaluators.batch_size import choose_batch_size
@@ -31,7 +32,6 @@ from evaluators.searches import run_search
 from evaluators.trace.record import record
 from evaluators.trace.trace import Trace
 from models.factory import count_parameters
-from models.lattice.network import FIRST_VALUE
 from models.losses import ACTLossHead
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
 from utils.constants import MAX_ACT_STEPS
@@ -44,7 +44,6 @@ SEARCH = SearchRule(chains=2, rounds=600, dropout=0.0, seconds=60.0)
 # The default for tasks with units: hard puzzles are solved in a fraction of a second.
 SYSTEMATIC = SearchRule(rounds=100_000, seconds=60.0, propagate=True)
 _PUZZLES_AT_ONCE = {"cuda": 512}  # of a search; elsewhere one, as more would only share the processor
-_OPEN = FIRST_VALUE - 1  # the token of a cell that a search has not decided
 
 
 @dataclass(frozen=True)
@@ -304,27 +303,30 @@ class Reasoner(
         """Answers by search: boards that obey the rules, or none. `rule.seconds` holds for each batch of puzzles."""
         known = [self.task.solutions(question.tokens) for question in questions]
         searched = [place for place, solutions in enumerate(known) if solutions.number != "none"]
-        answers = [self._unsolvable(question, found.reason) for question, found in zip(questions, known, strict=True)]
+        open_token = model.network.board.open_token
+        answers = [
+            self._unsolvable(question, found.reason, open_token)
+            for question, found in zip(questions, known, strict=True)
+        ]
         size = _PUZZLES_AT_ONCE.get(self.device.type, 1)
         for start in range(0, len(searched), size):
             places = searched[start : start + size]
             inputs = np.stack([questions[place].tokens for place in places])
-            units = self.task.units()
-            found = run_search(model, inputs, self._obeys_rules, units, rule, size, seed, record=True)
+            accept, units = accept_of(self.task), self.task.units()
+            found = run_search(model, inputs, accept, units, rule, size, seed, record=True)
             for row, place in enumerate(places):
-                answers[place] = self._searched(questions[place], found, row, rule)
+                answers[place] = self._searched(questions[place], found, row, rule, open_token)
         return answers
 
-    def _obeys_rules(self, questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        return self.task.check(questions, answers)["solved"]
-
-    def _unsolvable(self, question: Question, reason: str) -> Answer:
+    def _unsolvable(self, question: Question, reason: str, open_token: int | None) -> Answer:
         """The answer to a puzzle that has no solution: the puzzle itself."""
         board, halt = question.tokens[None], np.zeros(1, np.float32)
         verdict = Verdict("undecided", reason)
-        return Answer(self.task, question, question.tokens, 0, None, board, halt, verdict, 0.0, _OPEN)
+        return Answer(self.task, question, question.tokens, 0, None, board, halt, verdict, 0.0, open_token)
 
-    def _searched(self, question: Question, found: SearchResult, row: int, rule: SearchRule) -> Answer:
+    def _searched(
+        self, question: Question, found: SearchResult, row: int, rule: SearchRule, open_token: int | None
+    ) -> Answer:
         """The answer that a search found to the puzzle in one of its rows; without one, the puzzle itself."""
         assert found.boards is not None
         solved, rounds = bool(found.solved[row]), int(found.rounds[row])
@@ -343,7 +345,7 @@ class Reasoner(
         halt = np.zeros(len(boards), np.float32)
         halt[-1] = float(solved)
         seconds = found.seconds / len(found.solved)
-        return Answer(self.task, question, tokens, rounds, None, boards, halt, verdict, seconds, _OPEN)
+        return Answer(self.task, question, tokens, rounds, None, boards, halt, verdict, seconds, open_token)
 
     # -- saving --------------------------------------------------------------------------------------------------------
 

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.lattice.lattice import given_cells, tokens_of
+from models.lattice.lattice import given_cells
 from models.lattice.loss_head import random_choice
-from models.lattice.symmetry import draw_symmetries
 from models.recursive_reasoning.ldt import Choose, LatticeDeductionTransformer
 from utils.counter_random import random_words, seed_of
 from utils.random_streams import Stream
@@ -95,8 +94,8 @@ def search(
         choose_in_round: how open cells are decided; None: at random, with the model's temperature.
         report: called after each round in which a puzzle has left its slot, with the numbers of puzzles that have left
             and that are solved.
-        record: keep the board of each puzzle after each round, with undecided cells as blanks: of the chain that
-            solved it, with its restarts, or of the first chain if none did.
+        record: keep the board of each puzzle after each round, with undecided cells as in the question: of the chain
+            that solved it, with its restarts, or of the first chain if none did.
     """
     return _Search(model, inputs, accept, rule, slots, seed, choose_in_round, record).run(report)
 
@@ -167,14 +166,11 @@ class _Search:
         rule, rows = self.rule, self.puzzle.shape[0] * self.puzzle.shape[1]
         places = torch.arange(rows, device=self.device)
         row_seeds = random_words(seed_of(self.seed, Stream.SEARCH, self.calls), places, 1)[:, 0]
-        symmetry, network = None, self.model.network
-        if self.model.settings.symmetries:
-            symmetry = draw_symmetries(_SYMMETRY, row_seeds, self.model.permutations, network.candidates)
         found, _ = self.model.step(
             self.lattice.flatten(0, 1),
             given_cells(self.puzzle.flatten(0, 1)),
             self.choose_in_round(self.calls, row_seeds),
-            symmetry,
+            self.model.draw_symmetry(_SYMMETRY, row_seeds),
             rule.dropout,
             rule.conflict_threshold,
             rule.loops,
@@ -185,9 +181,9 @@ class _Search:
         conflict, solved = (flags.view(self.puzzle.shape[:2]) for flags in (found.conflict, found.solved))
         self.lattice = torch.where(conflict[:, :, None, None], self.puzzle, found.lattice.view_as(self.puzzle))
         if self.history is not None:
-            boards = tokens_of(found.lattice).view(*self.puzzle.shape[:2], -1).cpu().numpy().astype(np.uint8)
+            boards = self._boards(found.lattice.view(*self.puzzle.shape), self.owner[:, None].repeat(rule.chains, 1))
             for slot in np.flatnonzero(busy):
-                self.history[slot].append(boards[slot])
+                self.history[slot].append(boards[slot].astype(np.uint8))
         # the only values that the host waits for
         done = solved.cpu().numpy() & busy[:, None]
         if done.any():
@@ -200,7 +196,8 @@ class _Search:
     def _check(self, slots: np.ndarray, chains: np.ndarray) -> None:
         """Check the boards of some chains: a right one solves its puzzle, and a chain with a wrong one starts again."""
         at = torch.from_numpy(slots).to(self.device), torch.from_numpy(chains).to(self.device)
-        boards, puzzles = tokens_of(self.lattice[at]).cpu().numpy(), self.owner[slots]
+        puzzles = self.owner[slots]
+        boards = self._boards(self.lattice[at], puzzles)
         right = self.accept(self.inputs[puzzles], boards)
         if not right.all():
             self.rejected += int((~right).sum())
@@ -212,6 +209,11 @@ class _Search:
             if not self.solved[puzzle]:  # the first of its chains
                 self.solved[puzzle], self.answers[puzzle] = True, boards[index]
                 self._leave(int(slots[index]), int(chains[index]))
+
+    def _boards(self, lattice: Tensor, puzzles: np.ndarray) -> np.ndarray:
+        """Tokens [..., cells] of lattices of these puzzles, with undecided cells as in the question."""
+        questions = torch.from_numpy(self.inputs[puzzles].astype(np.int64)).to(self.device)
+        return self.model.candidates.tokens_of(lattice, questions).cpu().numpy()
 
     def _leave(self, slot: int, chain: int = 0) -> None:
         """The puzzle leaves its slot, which is idle then: no candidate is alive in its rows.

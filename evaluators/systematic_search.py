@@ -22,8 +22,6 @@ from torch import Tensor
 
 from evaluators.propagation import Propagation
 from evaluators.search import Accept, SearchResult, SearchRule
-from models.lattice.lattice import tokens_of
-from models.lattice.symmetry import draw_symmetries
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
 from utils.counter_random import random_words, seed_of
 from utils.random_streams import Stream
@@ -49,10 +47,10 @@ def propose_with(model: LatticeDeductionTransformer, seed: int, loops: int | Non
         alive = torch.from_numpy(lattices).to(model.device)
         places = torch.arange(len(lattices), device=model.device)
         row_seeds = random_words(seed_of(seed, Stream.SEARCH, call), places, 1)[:, 0]
-        if not model.settings.symmetries:
+        symmetry = model.draw_symmetry(_SYMMETRY, row_seeds)
+        if symmetry is None:
             digit: Tensor = model.network.last(alive, loops=loops).digit
         else:
-            symmetry = draw_symmetries(_SYMMETRY, row_seeds, model.permutations, model.network.candidates)
             digit = symmetry.undo(model.network.last(symmetry.apply(alive), loops=loops).digit)
         return digit.float().masked_fill(~alive, -torch.inf).softmax(-1).nan_to_num(0.0).cpu().numpy()
 
@@ -118,7 +116,7 @@ def systematic_search(
         seed: of the symmetries under which the network is called.
         propose: what to try first; None: what the network proposes.
         report: see `evaluators.search.search`.
-        record: keep the board of each puzzle after each step of the search, with open cells as blanks.
+        record: keep the board of each puzzle after each step of the search, with open cells as in the question.
 
     Returns:
         The result, in which `rounds` are the candidates that were tried and `restarts` those of them that failed.
@@ -143,6 +141,7 @@ class _Systematic:
         record: bool,
     ):
         self.inputs, self.accept, self.propagation, self.rule, self.propose = inputs, accept, propagation, rule, propose
+        self.candidates, self.device = model.candidates, model.device
         n, cells = inputs.shape
         tokens = torch.from_numpy(inputs.astype(np.int64)).to(model.device)
         self.lattices = model.lattice_of(tokens).cpu().numpy()
@@ -209,7 +208,7 @@ class _Systematic:
         while puzzles:
             closed, failed = self.propagation.close(np.stack([puzzle.branches[-1].lattice for puzzle in puzzles]))
             whole = (closed.sum(2) == 1).all(1) & ~failed
-            boards = self._boards(closed) if whole.any() or self.history is not None else None
+            boards = self._boards(closed, puzzles) if whole.any() or self.history is not None else None
             right = self._check(boards, np.array([puzzle.place for puzzle in puzzles]), whole)
             again: list[_Puzzle] = []
             for row, puzzle in enumerate(puzzles):
@@ -239,6 +238,8 @@ class _Systematic:
             self.rejected += int((whole & ~right).sum())
         return right
 
-    def _boards(self, lattices: np.ndarray) -> np.ndarray:
-        """Tokens [rows, cells] of lattices, with blanks for open cells."""
-        return tokens_of(torch.from_numpy(lattices)).numpy()
+    def _boards(self, lattices: np.ndarray, puzzles: list[_Puzzle]) -> np.ndarray:
+        """Tokens [rows, cells] of lattices, with open cells as in the question."""
+        questions = torch.from_numpy(self.inputs[[puzzle.place for puzzle in puzzles]].astype(np.int64))
+        lattice = torch.from_numpy(lattices).to(self.device)
+        return self.candidates.tokens_of(lattice, questions.to(self.device)).cpu().numpy()

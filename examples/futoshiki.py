@@ -98,6 +98,11 @@ class Futoshiki(Task):
             return Verdict("wrong", "a sign does not hold")
         return Verdict("solved", "all rows, columns and signs are right")
 
+    def units(self) -> list[list[int]]:
+        """The rows and columns of digits."""
+        cells = np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE)[::2, ::2]
+        return np.concatenate((cells, cells.T)).tolist()
+
     def symmetries(self) -> list[Symmetry]:
         """Turns and flips, which turn the signs too, and counting the digits from the other end."""
 

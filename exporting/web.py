@@ -25,7 +25,6 @@ from exporting.onnx_models import network_model, step_model
 from exporting.results import accept, check_int8
 from exporting.step import step_parts
 from models.factory import count_parameters
-from models.lattice.symmetry import cell_permutations, valid_symmetries
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
 from utils.errors import UserError
 from utils.files import writing_to
@@ -120,6 +119,11 @@ def _check_shown(reasoner: Reasoner) -> None:
             f"{reasoner.origin.path}: the page shows {' and '.join(_TASKS)}, and this model is for {task.name}. "
             "Use format=onnx for it."
         )
+    if reasoner.searches and task.name != "sudoku":
+        raise UserError(
+            f"{reasoner.origin.path}: the page searches for solutions of Sudokus only, and this LDT is for "
+            f"{task.name}. Use format=onnx for it."
+        )
     if table is not None and len(table.weights) > 1:
         raise UserError(
             f"{reasoner.origin.path}: the page has no puzzles by name, as this model needs. Use format=onnx."
@@ -169,9 +173,7 @@ def _recursion_settings(reasoner: Reasoner) -> dict[str, Any]:
 def _search_settings(reasoner: Reasoner) -> dict[str, Any]:
     model = reasoner.head.model
     assert isinstance(model, LatticeDeductionTransformer)
-    side = model.network.side
-    places = cell_permutations(side)
-    allowed = valid_symmetries(side) if model.settings.symmetries else (0,)
+    places = model.permutations if model.uses_symmetries else model.permutations[:1]
     return {
         "candidates": model.network.candidates,
         "search": {
@@ -180,8 +182,8 @@ def _search_settings(reasoner: Reasoner) -> dict[str, Any]:
             "conflict_threshold": SEARCH.conflict_threshold,
             "kill_threshold": model.settings.kill_threshold,
             "temperature": model.settings.temperature,
-            "symmetries": model.settings.symmetries,
-            "permutations": [places[number].tolist() for number in allowed],
+            "symmetries": model.uses_symmetries,
+            "permutations": places.tolist(),
         },
     }
 

@@ -1,13 +1,15 @@
 """Builds a model with its loss head from the `arch` section of a configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 from torch import nn
 
 from models.act import ACTModel
 from models.inner import RecursionConfig
+from models.lattice.board import Board
 from models.lattice.loss_head import LatticeLossHead
+from models.lattice.network import LatticeConfig
 from models.losses import ACTLossHead
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
 from models.text.loss import TextLossHead
@@ -109,6 +111,32 @@ def complete_arch(arch: ArchConfig, data: Data = "puzzles") -> ArchConfig:
     """
     check_arch(arch, data)
     return ArchConfig(name=arch.name, loss=arch.loss, **_all_keys(arch))
+
+
+def with_board(config: ConfigT, board_of_data: Callable[[], Mapping[str, Any] | None]) -> ConfigT:
+    """The configuration with the boards of the task, for an architecture that needs to know them (the LDT).
+
+    Args:
+        config: a configuration with all keys of its architecture.
+        board_of_data: the keys of `models.lattice.board.Board`; None: the task of the data is unknown.
+
+    Raises:
+        UserError: the task does not have what the architecture needs.
+    """
+    if not issubclass(model_class(config.arch).inner_class.config_class, LatticeConfig):
+        return config
+    values, own_keys = board_of_data(), config.arch.own_keys
+    if values is None:
+        return config
+    board = Board.model_validate(values)
+    keys: dict[str, Any] = {"symmetries": own_keys["symmetries"]}
+    if keys["symmetries"] == "auto":
+        keys["symmetries"] = board.has_symmetries
+    # a Sudoku follows from the sizes, so that its configurations stay those that they were
+    plain = board.is_sudoku and own_keys["pos_encodings"] != "relations"
+    keys["board"] = None if plain else board.model_dump()
+    arch = config.arch
+    return config.model_copy(update={"arch": ArchConfig(name=arch.name, loss=arch.loss, **{**own_keys, **keys})})
 
 
 def comparable_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,9 @@ class Symmetry:
         answer: what becomes of the answer: it is `transformed` as the question is; `kept` as it is, such as the sum
             when two operands change places; or `relabelled`: computed anew by `Task.solve`, where the transformed
             answer would still be right, but is not the one that the task has as its label.
+        cells_only: it moves cells and does nothing else, on every board in the same way, as turns of the grid do. Then
+            a model that works on sets of candidates may be called under it.
+        renames: the tokens that it renames among one another, in all ways, if that is what it does.
         canonical: board -> the same board for all boards that this symmetry makes from one another; None: find it by
             trying all choices. For a symmetry with too many choices to try.
     """
@@ -53,6 +56,8 @@ class Symmetry:
     choices: Choices
     answer: Literal["transformed", "kept", "relabelled"] = "transformed"
     canonical: Callable[[np.ndarray], np.ndarray] | None = None
+    cells_only: bool = False
+    renames: tuple[int, ...] = ()
 
 
 def pair(
@@ -60,14 +65,16 @@ def pair(
     apply: Callable[[np.ndarray], np.ndarray],
     undo: Callable[[np.ndarray], np.ndarray],
     answer: Literal["transformed", "kept", "relabelled"] = "transformed",
+    cells_only: bool = False,
 ) -> Symmetry:
-    """The symmetry of a single change, which is made or not."""
+    """The symmetry of a single change, which is made or not; see `Symmetry` for `answer` and `cells_only`."""
     return Symmetry(
         name,
         lambda board, made: apply(board) if made else board,
         lambda board, made: undo(board) if made else board,
         (False, True),
         answer,
+        cells_only=cells_only,
     )
 
 
@@ -76,7 +83,7 @@ def turns_and_flips(
 ) -> Symmetry:
     """The rotations and flips that keep the shape of a board: eight of a square, otherwise four."""
     choices = tuple(range(8)) if height == width else (0, 2, 4, 5)
-    return Symmetry("turn or flip", dihedral_transform, inverse_dihedral_transform, choices, answer)
+    return Symmetry("turn or flip", dihedral_transform, inverse_dihedral_transform, choices, answer, None, True)
 
 
 def renaming(tokens: Sequence[int], name: str = "rename the symbols") -> Symmetry:
@@ -103,6 +110,7 @@ def renaming(tokens: Sequence[int], name: str = "rename the symbols") -> Symmetr
         lambda board, permutation: np.argsort(table(permutation))[board],
         Permutations(len(own)),
         canonical=canonical,
+        renames=tuple(tokens),
     )
 
 

@@ -17,6 +17,7 @@ and these are for the others:
     augmentation        the symmetries as tensor operations on whole batches
     look                how its boards are displayed in the terminal and in pictures
     notation, rows      how a person writes a puzzle and reads an answer (`encode`, `decode`, `grid`)
+    candidates, turns   which answers each cell may have, and how boards may be turned, for `arch=ldt`
     units               groups of cells in which no symbol may stand twice
     solutions, solve    what is wrong with a question, and an exact solver
     key                 the same for equivalent questions, so that none is both trained and tested on
@@ -32,6 +33,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from dataset.augmentation import Augmentation
+from dataset.tasks.grid_symmetry import turns_of
 from dataset.tasks.look import Look, SymbolLine, SymbolLook
 from dataset.tasks.own_code import checked_tokens, generated, running, symmetries_of, verdict_of
 from dataset.tasks.puzzle import Question, Solutions, Status, Verdict, Written
@@ -176,9 +178,40 @@ class Task:
         """A key of a question, tokens [seq_len]: the same for equivalent ones; see `dataset.tasks.symmetric.key_of`."""
         return key_of(self, question)
 
+    def candidates(self) -> np.ndarray:
+        """The answers that each cell may have, by its token in the question: bool [vocab_size, vocab_size].
+
+        By default a cell that holds one of the symbols `blank` may have any other symbol, and the other cells keep
+        theirs. A model that works on sets of candidates (`arch=ldt`) needs this.
+
+        Raises:
+            UserError: the task does not say.
+        """
+        if not self.blank or not self.symbols:
+            raise UserError(
+                f"the task {self.name} does not say which answers a cell may have, which arch=ldt needs to know. Give "
+                "the task `symbols` and `blank`, or a method `candidates`; or use another architecture."
+            )
+        allowed = np.eye(self.vocab_size, dtype=np.bool_)
+        blanks = [place for place, symbol in enumerate(self.symbols, start=1) if symbol in self.blank]
+        allowed[blanks, 1:] = True
+        allowed[:, blanks] = False
+        return allowed
+
     def units(self) -> Sequence[Sequence[int]]:
         """Groups of cells in which no symbol may stand twice, such as the rows of a Sudoku; by default none."""
         return ()
+
+    def turns(self) -> Sequence[int]:
+        """The turns of the grid (`utils.grid_turns`) under which right answers stay right.
+
+        By default those that the symmetries with `cells_only` make, as far as these can all be tried.
+
+        Raises:
+            UserError: a symmetry with `cells_only` does more than move cells.
+        """
+        look = self.look()
+        return turns_of(self.name, self.symmetries(), (look.height, look.width), self.vocab_size)
 
     def look(self) -> Look:
         """How to display boards: by `symbols` and `shape`, or as characters in a square grid, or else in one row."""

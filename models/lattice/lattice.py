@@ -1,7 +1,7 @@
-"""Lattices of candidates: from tokens and back, deduction on them, and what they should become.
+"""Deduction on lattices of candidates, and what the lattices should become.
 
-A lattice is bool [batch, cells, candidates]: which candidates of each cell are alive. Tokens are those of the data set:
-0 padding, 1 a blank, 2 the first candidate. (LDT, arXiv 2605.08605.)
+A lattice is bool [batch, cells, candidates]: which candidates of each cell are alive (`models.lattice.candidates`).
+(LDT, arXiv 2605.08605.)
 """
 
 from typing import NamedTuple
@@ -9,24 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.lattice.network import FIRST_VALUE, HeadLogits
-
-
-def lattice_of(tokens: Tensor, candidates: int) -> Tensor:
-    """The lattice of a puzzle [batch, cells]: a given cell has one candidate, a blank all of them."""
-    return one_hot(tokens, candidates) | (tokens < FIRST_VALUE).unsqueeze(-1)
-
-
-def one_hot(tokens: Tensor, candidates: int) -> Tensor:
-    """The candidate of each cell, bool [..., candidates]; blanks, padding and ignored labels have none."""
-    values = torch.arange(FIRST_VALUE, FIRST_VALUE + candidates, device=tokens.device)
-    return tokens.unsqueeze(-1) == values
-
-
-def tokens_of(lattice: Tensor) -> Tensor:
-    """Tokens [batch, cells] of a lattice; a cell with no candidate, or with several, is a blank."""
-    first = lattice.long().argmax(-1) + FIRST_VALUE
-    return torch.where(lattice.sum(-1) == 1, first, FIRST_VALUE - 1)
+from models.lattice.network import HeadLogits
 
 
 def given_cells(puzzle: Tensor) -> Tensor:
@@ -42,7 +25,7 @@ def surviving(lattice: Tensor, solutions: Tensor, before: Tensor) -> Tensor:
 
     Args:
         lattice: [batch, cells, candidates].
-        solutions: one-hot, [batch, number, cells, candidates].
+        solutions: one-hot, [batch, number, cells, candidates]; where nothing is asked, with all that the puzzle allows.
         before: alpha of the step before, kept where no solution survives.
     """
     survives = (lattice.unsqueeze(1) & solutions).any(-1).all(-1)  # [batch, number]
@@ -50,9 +33,14 @@ def surviving(lattice: Tensor, solutions: Tensor, before: Tensor) -> Tensor:
     return torch.where(survives.any(1)[:, None, None], union, before)
 
 
-def in_conflict(lattice: Tensor, alpha: Tensor) -> Tensor:
-    """Whether a cell of the lattice has lost every candidate of alpha, so that no solution is left: bool [batch]."""
-    return ~(lattice & alpha).any(-1).all(-1)
+def in_conflict(lattice: Tensor, alpha: Tensor, asked: Tensor) -> Tensor:
+    """Whether a cell of the lattice has lost every candidate of alpha, so that no solution is left: bool [batch].
+
+    Args:
+        lattice, alpha: bool [batch, cells, candidates].
+        asked: bool [batch, cells], the cells that have a label; others are in no conflict.
+    """
+    return ~((lattice & alpha).any(-1) | ~asked).all(-1)
 
 
 # -- a step of deduction -----------------------------------------------------------------------------------------------

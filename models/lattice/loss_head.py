@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from models.act import Carry
-from models.lattice.lattice import Deduction, choose_at_random, given_cells, in_conflict, one_hot, surviving
+from models.lattice.lattice import Deduction, choose_at_random, given_cells, in_conflict, surviving
 from models.lattice.losses import lattice_losses
 from models.lattice.starts import draw_starts
-from models.lattice.symmetry import Symmetry, draw_symmetries
+from models.lattice.symmetry import Symmetry
 from models.losses import ACTLossHead
 from models.recursive_reasoning.ldt import Choose, LatticeDeductionTransformer
 from utils.counter_random import uniform
@@ -76,13 +76,14 @@ class LatticeLossHead(ACTLossHead):
     def move(self, carry: Carry, row_seeds: Tensor) -> tuple[Carry, dict[str, Tensor]]:
         """Move every lattice by one step; slots that are done halt. Returns (the pool, sums over these slots)."""
         states, config = carry.states, self.model.settings
-        given = given_cells(states["puzzle"])
+        asked = self._asked(carry)
+        given = given_cells(states["puzzle"]) | ~asked
         choose = random_choice(row_seeds, config.temperature)
         found, _ = self.model.step(states["lattice"], given, choose, self._symmetry(_MOVE_SYMMETRY, row_seeds))
         steps = carry.steps + 1
-        done = (found.solved | found.conflict & in_conflict(found.lattice, states["alpha"])) & ~carry.halted
+        done = (found.solved | found.conflict & in_conflict(found.lattice, states["alpha"], asked)) & ~carry.halted
         done |= (steps > config.halt_max_steps) & ~carry.halted
-        right = found.solved & (found.lattice == states["alpha"]).flatten(1).all(1)
+        right = found.solved & ((found.lattice == states["alpha"]).all(-1) | ~asked).all(-1)
         metrics = {
             "count": done.sum(),
             "accuracy": (done & found.solved).sum(),
@@ -95,9 +96,10 @@ class LatticeLossHead(ACTLossHead):
 
     def refill(self, carry: Carry, batch: dict[str, Tensor], row_seeds: Tensor) -> Carry:
         """Start on the examples of the batch in the slots that have halted."""
-        where, config, candidates = carry.halted[:, None], self.model.settings, self.model.network.candidates
+        where, config, candidates = carry.halted[:, None], self.model.settings, self.model.candidates
         data = carry.next_data(batch)
-        puzzle, solution = self.model.lattice_of(data["inputs"]), one_hot(data["labels"], candidates)
+        puzzle, solution = candidates.lattice_of(data["inputs"]), candidates.one_hot(data["labels"])
+        solution = torch.where(solution.any(-1, keepdim=True), solution, puzzle)  # where nothing is asked, anything
         start, target = draw_starts(_START, row_seeds, puzzle, solution, config.bare_share, config.wrong_share)
         states, fresh = carry.states, where[:, :, None]
         lattice = torch.where(fresh, start, states["lattice"])
@@ -109,21 +111,24 @@ class LatticeLossHead(ACTLossHead):
     def pool_losses(self, pool: Carry, row_seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(the mean loss, its parts by the names of metrics)."""
         lattice, puzzle, alpha = (pool.states[name] for name in ("lattice", "puzzle", "alpha"))
-        symmetry, config = self._symmetry(_LOSS_SYMMETRY, row_seeds), self.model.settings
+        symmetry, config, asked = self._symmetry(_LOSS_SYMMETRY, row_seeds), self.model.settings, self._asked(pool)
         if symmetry is not None:
             lattice, puzzle, alpha = (symmetry.apply(x) for x in (lattice, puzzle, alpha))
+            asked = asked.gather(1, symmetry.cells)
         logits = self.model.network(lattice, config.dropout)
         keep, digit, conflict = lattice_losses(
-            logits, lattice, alpha, given_cells(puzzle), in_conflict(lattice, alpha),
+            logits, lattice, alpha, given_cells(puzzle), asked, in_conflict(lattice, alpha, asked),
             config.keep_weight, config.kill_weight,
         )  # fmt: skip
         loss = keep + config.digit_loss_weight * digit + config.conflict_loss_weight * conflict
         return loss, {"lm_loss": digit, "keep_loss": keep, "conflict_loss": conflict}
 
     def _symmetry(self, purpose: int, row_seeds: Tensor) -> Symmetry | None:
-        if not self.model.settings.symmetries:
-            return None
-        return draw_symmetries(purpose, row_seeds, self.model.permutations, self.model.network.candidates)
+        return self.model.draw_symmetry(purpose, row_seeds)
+
+    def _asked(self, pool: Carry) -> Tensor:
+        """The cells that have a label, bool [batch, cells]."""
+        return self.model.candidates.one_hot(pool.current_data["labels"]).any(-1)
 
 
 def random_choice(row_seeds: Tensor, temperature: float) -> Choose:

@@ -15,7 +15,6 @@ blocks compute in `config.forward_dtype`.
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from math import isqrt
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -24,12 +23,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.attention import attend
 from models.inner import FORWARD_DTYPES, RecursionConfig
+from models.lattice.attention import PackedAttention, RelationAttention, RotaryAttention, linear, relations_of
+from models.lattice.board import Board, board_for
 from utils.errors import UserError
 from utils.machine import COMPILE_OPTIONS
 
-FIRST_VALUE = 2  # the token of the first candidate; 0 is padding and 1 a blank
 _CLS_STD = 0.02
 PUBLISHED = {"hidden_size": 128, "num_heads": 4, "L_layers": 4, "halt_max_steps": 100, "forward_dtype": "float32"}
 
@@ -60,8 +59,9 @@ class LatticeConfig(RecursionConfig, defaults=PUBLISHED):
     """Inner width of each MLP, as a multiple of hidden_size."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout in training: of attention probabilities and of the output of each attention and MLP."""
-    pos_encodings: Literal["learned", "rope"] = "learned"
-    """Position encoding: learned (an embedding of rows and one of columns, added in each loop), or rope (rotary)."""
+    pos_encodings: Literal["learned", "rope", "relations"] = "learned"
+    """Position encoding: learned (an embedding of rows and one of columns, added in each loop), rope (rotary), or
+    relations (a bias in the attention for cells that share a row, column or box; for tasks with units)."""
 
     keep_weight: float = Field(default=4.0, gt=0, le=1e6)
     """Weight, in the loss of the keep head, of candidates to be kept."""
@@ -78,13 +78,17 @@ class LatticeConfig(RecursionConfig, defaults=PUBLISHED):
     """A lattice is in conflict if the probability of the conflict head exceeds this, or if a cell is empty."""
     temperature: float = Field(default=1.5, gt=0, le=1000)
     """Temperature at which the digit head draws the candidate of a cell that is decided at random."""
-    symmetries: bool = True
-    """Apply a random symmetry of the grid and a random permutation of the candidates in each call, and undo it."""
+    symmetries: bool | Literal["auto"] = "auto"
+    """Apply a random turn of the grid and a random renaming of the symbols in each call, and undo both; auto: those
+    that the task has, if any."""
 
     bare_share: float = Field(default=0.2, ge=0, le=1)
     """Share of training examples that start from the puzzle as it is; the others start with hints."""
     wrong_share: float = Field(default=0.25, ge=0, le=1)
     """Share of training examples some of whose hints are wrong, so that they have no solution."""
+
+    board: Board | None = None
+    """Shape, candidates and symmetries of the boards: filled in from the task; null for Sudoku, whose sizes say it."""
 
     @property
     def has_rotary_positions(self) -> bool:
@@ -118,7 +122,7 @@ class LatticeNetwork(nn.Module):
     """The looped transformer with its heads. Names of parameters are the published ones.
 
     Raises:
-        UserError: the data are no square grid with as many values as the grid is wide.
+        UserError: the data are neither of a task with candidates nor a Sudoku, or have no units where these are needed.
     """
 
     config_class: ClassVar[type[LatticeConfig]] = LatticeConfig
@@ -130,18 +134,17 @@ class LatticeNetwork(nn.Module):
     def __init__(self, config: LatticeConfig):
         super().__init__()
         self.config, self.dtype = config, FORWARD_DTYPES[config.forward_dtype]
-        self.cells, self.candidates = config.seq_len, config.vocab_size - FIRST_VALUE
-        self.side = isqrt(self.cells)
-        if self.side**2 != self.cells or self.candidates != self.side:
+        self.board = board_for(config.board, config.seq_len, config.vocab_size)
+        self.cells, self.candidates = self.board.cells, len(self.board.candidates)
+        if config.pos_encodings == "relations" and not self.board.units:
             raise UserError(
-                "arch: the LDT needs square grids whose cells take as many values as the grid is wide. "
-                f"These data have {self.cells} cells and {self.candidates} values (vocab_size {config.vocab_size}). "
-                "Choose other data (config/arch/ldt.yaml says which), or another architecture."
+                "arch.pos_encodings=relations needs a task with units, such as the rows and columns of a Sudoku "
+                "(`Task.units`); these data have none. Use learned or rope."
             )
         self.positions = self.cells + 1
         hidden = config.hidden_size
         self.input_proj = nn.Linear(self.candidates, hidden)
-        self.backbone = Backbone(config, self.side, self.dtype)
+        self.backbone = Backbone(config, self.board, self.dtype)
         self.loop_norm = nn.LayerNorm(hidden)
         self.bce_head = nn.Linear(hidden, self.candidates)
         self.softmax_head = nn.Linear(hidden, self.candidates)
@@ -208,18 +211,17 @@ class LatticeNetwork(nn.Module):
 class Backbone(nn.Module):
     """Adds positions, appends CLS behind the cells and runs the blocks. [batch, cells, hidden] -> (cells, CLS)."""
 
-    def __init__(self, config: LatticeConfig, side: int, dtype: torch.dtype):
+    def __init__(self, config: LatticeConfig, board: Board, dtype: torch.dtype):
         super().__init__()
-        hidden = config.hidden_size
+        hidden, rows, columns = config.hidden_size, board.rows, board.columns
         self.learned = config.pos_encodings == "learned"
         if self.learned:
-            self.row_embed, self.col_embed = nn.Embedding(side, hidden), nn.Embedding(side, hidden)
-            index = torch.arange(side)
-            self.register_buffer("row_idx", index.repeat_interleave(side))
-            self.register_buffer("col_idx", index.repeat(side))
+            self.row_embed, self.col_embed = nn.Embedding(rows, hidden), nn.Embedding(columns, hidden)
+            self.register_buffer("row_idx", torch.arange(rows).repeat_interleave(columns))
+            self.register_buffer("col_idx", torch.arange(columns).repeat(rows))
         self.cls_embed = nn.Parameter(torch.randn(1, 1, hidden) * _CLS_STD)
         self.cls_pos = nn.Parameter(torch.randn(1, 1, hidden) * _CLS_STD)
-        self.layers = nn.ModuleList(LatticeBlock(config, side, dtype) for _ in range(config.L_layers))
+        self.layers = nn.ModuleList(LatticeBlock(config, board, dtype) for _ in range(config.L_layers))
 
     def forward(self, h: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
         if self.learned:
@@ -233,12 +235,15 @@ class Backbone(nn.Module):
 class LatticeBlock(nn.Module):
     """Pre-norm block with biases: `x = x + attention(norm(x)); x = x + mlp(norm(x))`, dropout on both sums."""
 
-    def __init__(self, config: LatticeConfig, side: int, dtype: torch.dtype):
+    def __init__(self, config: LatticeConfig, board: Board, dtype: torch.dtype):
         super().__init__()
         self.dtype = dtype
         self.norm1, self.norm2 = nn.LayerNorm(config.hidden_size), nn.LayerNorm(config.hidden_size)
         if config.pos_encodings == "rope":
-            self.attn = RotaryAttention(config.hidden_size, config.num_heads, side, config.rope_theta)
+            shape = board.rows, board.columns
+            self.attn = RotaryAttention(config.hidden_size, config.num_heads, *shape, config.rope_theta)
+        elif config.pos_encodings == "relations":
+            self.attn = RelationAttention(config.hidden_size, config.num_heads, relations_of(board))
         else:
             self.attn = PackedAttention(config.hidden_size, config.num_heads)
         self.ffn = MLP(config.hidden_size, int(config.hidden_size * config.expansion))
@@ -246,58 +251,6 @@ class LatticeBlock(nn.Module):
     def forward(self, x: Tensor, dropout: float) -> Tensor:
         x = x + _drop(self.attn(self.norm1(x).to(self.dtype), dropout), dropout)
         return x + _drop(self.ffn(self.norm2(x).to(self.dtype)), dropout)
-
-
-class PackedAttention(nn.Module):
-    """Multi-head self-attention whose query, key and value projections are one matrix."""
-
-    def __init__(self, hidden: int, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * hidden, hidden)))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * hidden))
-        self.out_proj = nn.Linear(hidden, hidden)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def forward(self, x: Tensor, dropout: float) -> Tensor:
-        qkv = F.linear(x, self.in_proj_weight.to(x.dtype), self.in_proj_bias.to(x.dtype))
-        q, k, v = (_split_heads(part, self.num_heads) for part in qkv.chunk(3, dim=-1))
-        return _linear(self.out_proj, _join_heads(_attend(q, k, v, dropout)))
-
-
-class RotaryAttention(nn.Module):
-    """Multi-head self-attention with two-dimensional rotary positions; the CLS position is not rotated.
-
-    The first half of each head is rotated by the row, the second by the column, in pairs of neighbouring channels
-    (2i, 2i + 1) at the frequencies theta^(-2i / half).
-    """
-
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, hidden: int, num_heads: int, side: int, theta: float):
-        super().__init__()
-        self.num_heads = num_heads
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(hidden, hidden) for _ in range(4))
-        half = hidden // num_heads // 2
-        frequencies = theta ** (-torch.arange(0, half, 2, dtype=torch.float32) / half)
-        index = torch.arange(side, dtype=torch.float32)
-        places = torch.stack((index.repeat_interleave(side), index.repeat(side)), dim=1)  # [cells, 2]
-        angles = (places[:, :, None] * frequencies).flatten(1)  # [cells, half], one angle for each pair
-        angles = torch.cat((angles, torch.zeros(1, half)))
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
-
-    def rotate(self, x: Tensor) -> Tensor:
-        """Rotate [batch, heads, positions, width] in fp32, and cast back."""
-        even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-        turned = torch.stack((even * self.cos - odd * self.sin, even * self.sin + odd * self.cos), dim=-1)
-        return turned.flatten(-2).to(x.dtype)
-
-    def forward(self, x: Tensor, dropout: float) -> Tensor:
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        q, k, v = (_split_heads(_linear(projection, x), self.num_heads) for projection in projections)
-        return _linear(self.out_proj, _join_heads(_attend(self.rotate(q), self.rotate(k), v, dropout)))
 
 
 class MLP(nn.Module):
@@ -308,24 +261,7 @@ class MLP(nn.Module):
         self.fc1, self.fc2 = nn.Linear(hidden, inner), nn.Linear(inner, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _linear(self.fc2, F.gelu(_linear(self.fc1, x)))
-
-
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """`layer(x)` in the dtype of x."""
-    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
-
-
-def _split_heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _join_heads(x: Tensor) -> Tensor:
-    return x.transpose(1, 2).flatten(-2)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout) if dropout else attend(q, k, v)
+        return linear(self.fc2, F.gelu(linear(self.fc1, x)))
 
 
 def _drop(x: Tensor, rate: float) -> Tensor:

@@ -21,14 +21,16 @@ def draw_starts(
     Args:
         seed: separates the draws of different purposes.
         row_seeds: int64 [batch].
-        puzzle, solution: lattices [batch, cells, candidates].
+        puzzle, solution: lattices [batch, cells, candidates]; a cell of which several candidates are in the solution,
+            because nothing is asked there, gets no hint.
         bare_share, wrong_share: probabilities of starting without hints, and with wrong ones.
     """
-    _, cells, candidates = puzzle.shape
+    cells = puzzle.shape[1]
     sizes = [1, 1, 1, cells, cells, cells]
     kind, fill, lie, order, lie_order, values = uniform(seed, row_seeds, sum(sizes)).split(sizes, dim=1)
     bare, lies = kind < bare_share, kind >= 1 - wrong_share
-    blank = puzzle.sum(-1) > 1
+    choices = puzzle.sum(-1)
+    blank = (choices > 1) & (solution.sum(-1) == 1)
     blanks = blank.sum(1, keepdim=True)
 
     fill = torch.where(lies, _LEAST_WRONG_FILL + (1 - _LEAST_WRONG_FILL) * fill, fill)
@@ -38,10 +40,12 @@ def draw_starts(
     wrong = ((_WRONG[0] + (_WRONG[1] - _WRONG[0]) * lie) * hints).long().clamp_min(1)
     lied = _first(lie_order, hinted, wrong.where(lies, 0))
 
-    right = solution.long().argmax(-1)
-    other = (right + 1 + (values * (candidates - 1)).long().clamp_max(candidates - 2)) % candidates
+    # candidates of a cell by their places among those that the puzzle allows
+    place = (puzzle.long().cumsum(-1) - 1).masked_fill(~puzzle, -1)
+    right = place.gather(-1, solution.long().argmax(-1, keepdim=True)).squeeze(-1)
+    other = (right + 1 + (values * (choices - 1)).long().minimum(choices - 2)) % choices.clamp_min(1)
     told = torch.where(lied, other, right)
-    hint = torch.arange(candidates, device=puzzle.device) == told.unsqueeze(-1)
+    hint = place == told.unsqueeze(-1)
     start = torch.where(hinted.unsqueeze(-1), hint, puzzle)
     return start, solution & ~lied.any(1)[:, None, None]
 

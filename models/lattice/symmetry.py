@@ -1,30 +1,19 @@
-"""The symmetries under which an LDT is called: permuted candidates, and the grid turned or mirrored."""
+"""The symmetries under which an LDT is called: the grid turned or mirrored, and symbols renamed."""
 
-from math import isqrt
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from models.lattice.board import Board
 from utils.counter_random import random_words
+from utils.grid_turns import grid_turns
 
 
-def cell_permutations(side: int) -> Tensor:
-    """The eight symmetries of a square grid, int64 [8, cells]: cell s of the result is cell p[s] of the original.
-
-    Symmetry 2k + m turns the grid k times counter-clockwise, and then mirrors it left-right if m is 1.
-    """
-    grid = torch.arange(side**2).view(side, side)
-    turned = (grid.rot90(k) for k in range(4))
-    return torch.stack([view.reshape(-1) for one in turned for view in (one, one.flip(1))])
-
-
-def valid_symmetries(side: int) -> tuple[int, ...]:
-    """Those of `cell_permutations` that map the boxes of a Sudoku to boxes.
-
-    Boxes that are not square (6x6: 2 rows of 3 columns) cannot be turned by 90 degrees.
-    """
-    return tuple(range(8)) if isqrt(side) ** 2 == side else (0, 1, 4, 5)
+def cell_permutations(board: Board) -> Tensor:
+    """The turns of a board as permutations of its cells, int64 [turns, cells]; see `utils.grid_turns`."""
+    turns = grid_turns(board.rows, board.columns)
+    return torch.tensor([turns[number].tolist() for number in board.turns])
 
 
 class Symmetry(NamedTuple):
@@ -44,7 +33,7 @@ class Symmetry(NamedTuple):
         return Symmetry(self.cells.argsort(1), self.candidates.argsort(1)).apply(values)
 
 
-def draw_symmetries(seed: int, row_seeds: Tensor, permutations: Tensor, candidates: int) -> Symmetry:
+def draw_symmetries(seed: int, row_seeds: Tensor, permutations: Tensor, candidates: int, renamed: Tensor) -> Symmetry:
     """A random symmetry for each row, uniform; a function of the seeds alone.
 
     Args:
@@ -52,7 +41,10 @@ def draw_symmetries(seed: int, row_seeds: Tensor, permutations: Tensor, candidat
         row_seeds: int64 [batch].
         permutations: permutations of the cells to choose from, int64 [number, cells].
         candidates: number of candidates of a cell.
+        renamed: those that are permuted, int64 [number].
     """
-    words = random_words(seed, row_seeds, candidates + 1)
+    words = random_words(seed, row_seeds, len(renamed) + 1)
     chosen = words[:, -1] % len(permutations)
-    return Symmetry(permutations[chosen], words[:, :-1].argsort(1))
+    sources = torch.arange(candidates, device=row_seeds.device).repeat(len(row_seeds), 1)
+    sources[:, renamed] = renamed[words[:, :-1].argsort(1)]
+    return Symmetry(permutations[chosen], sources)

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from models.act import ACTModel, Carry
-from models.lattice.lattice import Deduction, choose_most_certain, deduce, given_cells, lattice_of, pin
-from models.lattice.network import FIRST_VALUE, HeadLogits, LatticeConfig, LatticeNetwork
-from models.lattice.symmetry import Symmetry, cell_permutations, valid_symmetries
+from models.lattice.candidates import Candidates
+from models.lattice.lattice import Deduction, choose_most_certain, deduce, given_cells, pin
+from models.lattice.network import HeadLogits, LatticeConfig, LatticeNetwork
+from models.lattice.symmetry import Symmetry, cell_permutations, draw_symmetries
+from utils.errors import UserError
 
 # (the lattices after killing, logits of the digit head) -> the cell to decide and its candidate, int64 [batch] each
 Choose = Callable[[Deduction, Tensor], tuple[Tensor, Tensor]]
@@ -38,17 +40,35 @@ class LatticeDeductionTransformer(ACTModel):
     """The LDT with its deduction step.
 
     Raises:
-        UserError: the data are no grids that the network can work on (see `LatticeNetwork`).
+        UserError: the network does not fit the data (see `LatticeNetwork`), or they lack the symmetries asked for.
     """
 
     inner_class: ClassVar[Any] = LatticeNetwork
+    allowed: Tensor  # see `Candidates`
+    candidate_tokens: Tensor
     permutations: Tensor  # symmetries of the grid, int64 [number, cells]
+    answer_places: Tensor  # int64 [vocab]
+    renamed: Tensor  # candidates that may be renamed among one another, int64 [number]
 
     def __init__(self, config: Mapping[str, Any]):
         super().__init__(config)
-        side = self.network.side
-        permutations = cell_permutations(side)[list(valid_symmetries(side))]
+        board, wanted = self.network.board, self.settings.symmetries
+        if wanted is True and not board.has_symmetries:
+            raise UserError(
+                "arch.symmetries=true: the task has no turns of its grid and no symbols that can be renamed "
+                "(`Task.turns`, `Task.renamed`). Use arch.symmetries=auto or false."
+            )
+        self.uses_symmetries = wanted is not False and board.has_symmetries
+        allowed, tokens = Candidates.of(board)
+        renamed = torch.tensor([board.candidates.index(token) for token in board.renamed], dtype=torch.int64)
+        # token -> its place among the logits of an answer, where that of tokens that are no candidates is the first
+        places = [board.candidates.index(t) + 1 if t in board.candidates else 0 for t in range(len(board.allowed))]
+        permutations = cell_permutations(board)
+        self.register_buffer("allowed", allowed, persistent=False)
+        self.register_buffer("candidate_tokens", tokens, persistent=False)
         self.register_buffer("permutations", permutations, persistent=False)
+        self.register_buffer("renamed", renamed, persistent=False)
+        self.register_buffer("answer_places", torch.tensor(places), persistent=False)
 
     @property
     def network(self) -> LatticeNetwork:
@@ -74,9 +94,20 @@ class LatticeDeductionTransformer(ACTModel):
         self.compiled = True
         self.network.compile_loop()
 
+    @property
+    def candidates(self) -> Candidates:
+        """Which tokens are candidates of a cell."""
+        return Candidates(self.allowed, self.candidate_tokens)
+
     def lattice_of(self, tokens: Tensor) -> Tensor:
         """The lattice of puzzles, bool [batch, cells, candidates], from tokens [batch, cells]."""
-        return lattice_of(tokens, self.network.candidates)
+        return self.candidates.lattice_of(tokens)
+
+    def draw_symmetry(self, purpose: int, row_seeds: Tensor) -> Symmetry | None:
+        """A random symmetry for each row of a call (see `draw_symmetries`); None if the model uses none."""
+        if not self.uses_symmetries:
+            return None
+        return draw_symmetries(purpose, row_seeds, self.permutations, self.network.candidates, self.renamed)
 
     # -- a step of deduction ------------------------------------------------------------------------------------------
 
@@ -163,10 +194,10 @@ class LatticeDeductionTransformer(ACTModel):
         """What follows from the logits of the heads in a step of the single chain; see `advance`."""
         found = self.decide(states["lattice"], given_cells(states["puzzle"]), logits, _choose_most_certain)
         answer = logits.digit.where(found.lattice, logits.digit - _DEAD)
-        lowest = answer.amin(-1, keepdim=True) - _DEAD
+        others = answer.amin(-1, keepdim=True) - _DEAD  # of tokens that are no candidates
         q_halt = torch.where(found.solved, -logits.conflict.clamp_max(0.0) + 1e-3, _UNSOLVED)
         outputs = {
-            "logits": torch.cat((lowest.expand(-1, -1, FIRST_VALUE), answer), dim=-1),
+            "logits": torch.cat((others, answer), dim=-1)[..., self.answer_places],
             "q_halt_logits": q_halt,
             "q_continue_logits": torch.full_like(q_halt, _UNSOLVED),
         }

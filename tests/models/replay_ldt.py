@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from evaluators.search import SearchRule, search
-from models.lattice.lattice import Deduction, given_cells, in_conflict, one_hot, surviving, tokens_of
+from models.lattice.lattice import Deduction, given_cells, in_conflict, surviving
 from models.lattice.losses import lattice_losses
 from models.lattice.symmetry import Symmetry, cell_permutations
 from models.recursive_reasoning.ldt import Choose, LatticeDeductionTransformer
 from tests.models.recorded import Recording
+from tests.models.small_lattice import MIDDLE, board_of, one_hot, tokens_of
 
 
 def model_of(recording: Recording, symmetries: bool = True) -> LatticeDeductionTransformer:
@@ -81,6 +82,7 @@ def replay_training(run: Path) -> None:
     batch = {name: x.bool() for name, x in recording.under("step1/batch/").items() if name != "sym_digit_perm"}
     solutions, puzzle, lattice = batch["solutions"], batch["orig_x"], batch["state"]
     given, age = given_cells(puzzle), 0
+    asked = torch.ones_like(given)
     alpha = solutions.any(1)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config["lr"], betas=tuple(config["betas"]), weight_decay=config["weight_decay"]
@@ -88,14 +90,14 @@ def replay_training(run: Path) -> None:
     for step in range(1, 5):
         at = f"step{step}/"
         alpha = surviving(lattice, solutions, alpha)
-        conflict = in_conflict(lattice, alpha)
+        conflict = in_conflict(lattice, alpha, asked)
         recording.check(at + "state", lattice.float())
         recording.check(at + "alpha", alpha.float())
         recording.check(at + "gt_conflict_pre", conflict)
 
         logits = network(lattice)
         weights = config["bce_pos_mult"], config["bce_neg_mult"]
-        keep, digit, conflict_loss = lattice_losses(logits, lattice, alpha, given, conflict, *weights)
+        keep, digit, conflict_loss = lattice_losses(logits, lattice, alpha, given, asked, conflict, *weights)
         loss = keep + config["softmax_loss_weight"] * digit + config["conflict_loss_weight"] * conflict_loss
         for name, value in (("bce", keep), ("softmax", digit), ("conflict", conflict_loss)):
             recording.check(f"{at}loss_part/{name}", value)
@@ -145,7 +147,7 @@ def replay_training(run: Path) -> None:
             recording.check("step1/dpll/out/conflict", out.conflict.unsqueeze(-1))
             recording.check("step1/dpll/out/cls", list(network.vectors(lattice))[-1][1])
 
-        after, age = in_conflict(found.lattice, alpha), age + 1
+        after, age = in_conflict(found.lattice, alpha, asked), age + 1
         recording.check(at + "gt_conflict_post", after)
         too_old = torch.full_like(after, age > config["max_age"])
         recording.check(at + "discard", found.solved | found.conflict & after | too_old)
@@ -166,7 +168,7 @@ def replay_symmetries(run: Path) -> None:
     recording = Recording(run, tolerance=0)
     digits = torch.tensor(recording.arrays["step1/batch/sym_digit_perm"])
     state = torch.tensor(recording.arrays["step1/batch/state"])
-    permutations = cell_permutations(6)
+    permutations = cell_permutations(board_of(MIDDLE).model_copy(update={"turns": list(range(8))}))
     recording.check("sym/cell_perms", permutations)
     symmetry = Symmetry(permutations[: len(digits)], digits)
     applied = symmetry.apply(state)

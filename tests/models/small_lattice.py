@@ -8,6 +8,8 @@ from torch import Tensor
 
 from dataset.tasks.sudoku.generate import generate_puzzles
 from dataset.tasks.sudoku.rules import TOKEN_OFFSET, Box
+from models.lattice.board import Board, sudoku_board
+from models.lattice.candidates import Candidates
 from models.lattice.loss_head import LatticeLossHead
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
 
@@ -21,6 +23,32 @@ def small_ldt(box: Box = SMALL, **overrides: object) -> LatticeDeductionTransfor
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return LatticeDeductionTransformer({**CONFIG, **sizes, **overrides})
+
+
+def board_of(box: Box) -> Board:
+    """The board of a Sudoku."""
+    return sudoku_board(box.cells, box.vocab_size)
+
+
+def digits(number: int) -> Candidates:
+    """The candidates of a Sudoku with so many digits: token 0 is padding, 1 a blank, 2 the first digit."""
+    values = list(range(2, 2 + number))
+    return Candidates.of(Board(rows=1, columns=1, allowed=[values, values, *([value] for value in values)]))
+
+
+def lattice_of(tokens: Tensor, number: int) -> Tensor:
+    """The lattice of a puzzle with so many digits."""
+    return digits(number).lattice_of(tokens)
+
+
+def one_hot(tokens: Tensor, number: int) -> Tensor:
+    """The candidate of each cell, with so many digits."""
+    return digits(number).one_hot(tokens)
+
+
+def tokens_of(lattice: Tensor) -> Tensor:
+    """Tokens of a lattice, with blanks for the cells that have no candidate, or several."""
+    return digits(lattice.shape[-1]).tokens_of(lattice, torch.ones(lattice.shape[:-1], dtype=torch.int64))
 
 
 def small_head(box: Box = SMALL, **overrides: object) -> LatticeLossHead:

@@ -11,13 +11,23 @@ from torch import Tensor
 from models.act import Carry
 from models.factory import check_arch, count_parameters, make_head
 from models.flops import flops_per_example
-from models.lattice.lattice import deduce, given_cells, in_conflict, one_hot, tokens_of
+from models.lattice.lattice import deduce, given_cells, in_conflict
 from models.lattice.loss_head import LatticeLossHead
 from models.lattice.network import HeadLogits
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
 from models.training import TrainState
 from tests.models.small import train_state
-from tests.models.small_lattice import CONFIG, MIDDLE, SMALL, boards, small_batch, small_head, small_ldt
+from tests.models.small_lattice import (
+    CONFIG,
+    MIDDLE,
+    SMALL,
+    boards,
+    one_hot,
+    small_batch,
+    small_head,
+    small_ldt,
+    tokens_of,
+)
 from utils.config import validate
 from utils.distributed import Ranks
 from utils.errors import UserError
@@ -70,7 +80,7 @@ def test_the_published_size():
     [(11, 80), (12, 81), (6, 900), (5, 16)],
 )
 def test_data_that_are_no_sudoku_are_refused(vocab_size: int, seq_len: int):
-    with pytest.raises(UserError, match="needs square grids"):
+    with pytest.raises(UserError, match="needs to know which candidates"):
         LatticeDeductionTransformer({**CONFIG, "vocab_size": vocab_size, "seq_len": seq_len})
 
 
@@ -194,7 +204,15 @@ def test_what_leaves_the_pool():
     carry = Carry({"lattice": puzzle, "puzzle": puzzle, "alpha": right}, steps, torch.zeros(6, dtype=torch.bool), data)
     moved, metrics = head.move(carry, torch.arange(6))
     # every cell but the given ones has a wrong value in rows 2 and 3, so these are in conflict with the solution
-    assert in_conflict(moved.states["lattice"], right).tolist() == [False, False, True, True, False, False]
+    asked = torch.ones(6, 16, dtype=torch.bool)
+    assert in_conflict(moved.states["lattice"], right, asked).tolist() == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
     undetected = bool((moved.states["lattice"][3].sum(-1) > 0).all())
     assert moved.halted.tolist() == [True, False, True, undetected, True, False]
     assert int(metrics["count"]) == 3 + undetected

@@ -64,6 +64,12 @@ class Maze(Task):
         """See `Task.symmetries`: rotations and flips. The turned path is a shortest one, but not that of the labels."""
         return [turns_and_flips(self.height, self.width, answer="relabelled")]
 
+    def candidates(self) -> np.ndarray:
+        """See `Task.candidates`: a free cell may be on the path."""
+        allowed = np.eye(self.vocab_size, dtype=np.bool_)
+        allowed[SPACE, PATH] = True
+        return allowed
+
     def key(self, question: np.ndarray) -> bytes:
         """See `Task.key`."""
         return maze_keys(question.reshape(1, self.height, self.width))[0]

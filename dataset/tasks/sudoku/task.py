@@ -54,9 +54,20 @@ class Sudoku(Task):
         """See `Task.symmetries`."""
         return sudoku_symmetries(self.box)
 
+    def candidates(self) -> np.ndarray:
+        """See `Task.candidates`: any digit in a blank."""
+        allowed = np.eye(self.vocab_size, dtype=np.bool_)
+        allowed[: TOKEN_OFFSET + 1] = True
+        allowed[:, : TOKEN_OFFSET + 1] = False
+        return allowed
+
     def units(self) -> Sequence[Sequence[int]]:
         """See `Task.units`: rows, columns and boxes."""
         return [unit for units in units_of(self.box).values() for unit in units]
+
+    def turns(self) -> Sequence[int]:
+        """See `Task.turns`: those that make boxes of boxes."""
+        return range(8) if self.box.is_square else (0, 1, 4, 5)
 
     def key(self, question: np.ndarray) -> bytes:
         """See `Task.key`."""

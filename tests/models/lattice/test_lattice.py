@@ -10,14 +10,12 @@ from models.lattice.lattice import (
     deduce,
     given_cells,
     in_conflict,
-    lattice_of,
-    one_hot,
     pin,
     surviving,
-    tokens_of,
 )
 from models.lattice.losses import lattice_losses
 from models.lattice.network import HeadLogits
+from tests.models.small_lattice import lattice_of, one_hot, tokens_of
 
 
 def lattice(*rows: str) -> Tensor:
@@ -49,7 +47,10 @@ def test_alpha_is_the_union_of_the_solutions_that_survive():
 def test_a_conflict_is_a_cell_without_a_candidate_of_alpha():
     alpha = lattice("1 2 3", "1 2 3", "1 2 3", "- - -")
     state = lattice("12 23 3", "12 13 3", "12 - 3", "12 23 3")
-    assert in_conflict(state, alpha).tolist() == [False, True, True, True]
+    asked = torch.ones(4, 3, dtype=torch.bool)
+    assert in_conflict(state, alpha, asked).tolist() == [False, True, True, True]
+    asked[1, 1] = asked[2, 2] = asked[3] = False  # what is not asked is in no conflict
+    assert in_conflict(state, alpha, asked).tolist() == [False, False, True, False]
 
 
 def logits_of(keep: list[list[list[float]]], conflict: list[float]) -> HeadLogits:
@@ -115,7 +116,8 @@ def test_losses_by_the_formula():
     conflict = torch.randn(loops, batch, generator=generator)
     state, alpha = lattice("123 12", "12 3", "12 23"), lattice("1 2", "1 3", "1 1")
     given, truth = given_cells(lattice("123 123", "123 3", "123 123")), torch.tensor([False, False, True])
-    found = lattice_losses(HeadLogits(keep, digit, conflict), state, alpha, given, truth, 4.0, 0.5)
+    all_asked = torch.ones(3, 2, dtype=torch.bool)
+    found = lattice_losses(HeadLogits(keep, digit, conflict), state, alpha, given, all_asked, truth, 4.0, 0.5)
 
     target = (state & alpha).float()
     expected = -(4 * target * keep.sigmoid().log() + 0.5 * (1 - target) * (-keep).sigmoid().log()).mean()
@@ -126,11 +128,19 @@ def test_losses_by_the_formula():
     expected = torch.nn.functional.binary_cross_entropy_with_logits(conflict, truth.float().expand(loops, -1))
     torch.testing.assert_close(found.conflict, expected)
 
+    # cells that are not asked do not count, whatever is said of them
+    part = torch.tensor([[True, False], [True, True], [True, True]])
+    less = lattice_losses(HeadLogits(keep, digit, conflict), state, alpha, given, part, truth, 4.0, 0.5)
+    each = -(4 * target * keep.sigmoid().log() + 0.5 * (1 - target) * (-keep).sigmoid().log())
+    torch.testing.assert_close(less.keep, each[:, part].mean())
+    torch.testing.assert_close(less.digit, -logs[[0, 2]].mean())
+
 
 @pytest.mark.parametrize("empty", [True, False])
 def test_cells_with_several_possible_candidates_are_not_asked(empty: bool):
     alpha = lattice("- -") if empty else lattice("12 13")
     zero = torch.zeros(1, 1, 2, 3)
     logits = HeadLogits(zero, zero, torch.zeros(1, 1))
-    found = lattice_losses(logits, lattice("123 123"), alpha, torch.zeros(1, 2).bool(), torch.tensor([False]))
+    none, every = torch.zeros(1, 2).bool(), torch.ones(1, 2).bool()
+    found = lattice_losses(logits, lattice("123 123"), alpha, none, every, torch.tensor([False]))
     assert found.digit == 0

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from models.lattice.lattice import given_cells, lattice_of, one_hot
+from models.lattice.lattice import given_cells
 from models.lattice.starts import draw_starts
-from tests.models.small_lattice import MIDDLE, boards
+from tests.models.small_lattice import MIDDLE, boards, lattice_of, one_hot
 
 N = 4000
 

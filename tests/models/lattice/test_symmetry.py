@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from dataset.tasks.sudoku.rules import BOXES, TOKEN_OFFSET, Box, obeys_rules
-from models.lattice.lattice import one_hot, tokens_of
-from models.lattice.symmetry import Symmetry, cell_permutations, draw_symmetries, valid_symmetries
-from tests.models.small_lattice import boards
+from models.lattice.symmetry import Symmetry, cell_permutations, draw_symmetries
+from tests.models.small_lattice import MIDDLE, SMALL, board_of, boards, one_hot, tokens_of
 
 
 @pytest.mark.parametrize("box", BOXES, ids=str)
@@ -14,16 +13,18 @@ def test_valid_symmetries_keep_solutions_solutions(box: Box):
     _, solutions = boards(3, box, box.cells // 2)
     lattice = one_hot(torch.from_numpy(solutions), box.side)
     digits = torch.arange(box.side).roll(1).expand(len(lattice), -1)
-    for index, permutation in enumerate(cell_permutations(box.side)):
+    board = board_of(box)
+    every = board.model_copy(update={"turns": list(range(8))})
+    for index, permutation in enumerate(cell_permutations(every)):
         image = Symmetry(permutation.expand(len(lattice), -1), digits).apply(lattice)
         valid = obeys_rules(tokens_of(image).numpy() - TOKEN_OFFSET, box)
-        assert valid.all() == (index in valid_symmetries(box.side)), index
+        assert valid.all() == (index in board.turns), index
 
 
 def test_random_symmetries_are_undone():
-    permutations = cell_permutations(6)[list(valid_symmetries(6))]
+    permutations = cell_permutations(board_of(MIDDLE))
     row_seeds = torch.arange(50)
-    symmetry = draw_symmetries(7, row_seeds, permutations, 6)
+    symmetry = draw_symmetries(7, row_seeds, permutations, 6, torch.arange(6))
     values = torch.randn(50, 36, 6, generator=torch.Generator().manual_seed(0))
     image = symmetry.apply(values)
     assert torch.equal(symmetry.undo(image), values)
@@ -32,13 +33,13 @@ def test_random_symmetries_are_undone():
 
 
 def test_draws_are_uniform_and_a_function_of_the_seeds():
-    permutations = cell_permutations(4)
+    permutations, digits = cell_permutations(board_of(SMALL)), torch.arange(4)
     row_seeds = torch.arange(8000)
-    symmetry = draw_symmetries(1, row_seeds, permutations, 4)
-    again = draw_symmetries(1, row_seeds[5:9], permutations, 4)
+    symmetry = draw_symmetries(1, row_seeds, permutations, 4, digits)
+    again = draw_symmetries(1, row_seeds[5:9], permutations, 4, digits)
     assert torch.equal(symmetry.cells[5:9], again.cells)
     assert torch.equal(symmetry.candidates[5:9], again.candidates)
-    other = draw_symmetries(2, row_seeds, permutations, 4)
+    other = draw_symmetries(2, row_seeds, permutations, 4, digits)
     assert not torch.equal(symmetry.candidates, other.candidates)
     index = (symmetry.cells[:, None] == permutations).all(-1).long().argmax(1)
     assert (torch.bincount(index, minlength=8) - 1000).abs().max() < 150
