@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,25 @@ class Process:
     own: float = 0.0
     files: float = 0.0
     at: dict[str, float] = field(default_factory=dict)
+
+    def look(self, pid: int) -> None:
+        """Take the time of the process, and its memory if it is a new peak."""
+        try:
+            status, stat = Path(f"/proc/{pid}/status").read_text(), Path(f"/proc/{pid}/stat").read_text()
+        except OSError:  # it has just ended
+            return
+        sizes = {
+            name: int(size) * 1024 / 1e9
+            for name, size in re.findall(r"^(RssAnon|RssFile|RssShmem):\s+(\d+) kB", status, re.MULTILINE)
+        }
+        self.own = max(self.own, sizes.get("RssAnon", 0.0) + sizes.get("RssShmem", 0.0))
+        self.files = max(self.files, sizes.get("RssFile", 0.0))
+        user, system = stat.rpartition(")")[2].split()[11:13]  # after the name, which may contain anything
+        self.processor = (int(user) + int(system)) / _TICKS
+
+    def reach(self, events: Iterable[str]) -> None:
+        """Keep the processor's time of the last look as that of these events."""
+        self.at |= dict.fromkeys(events, self.processor)
 
 
 @dataclass
@@ -80,8 +99,8 @@ def watch(
             seen |= dict.fromkeys(happened, now)
             for pid in _children(program.pid) if launched else [program.pid]:
                 process = found.setdefault(pid, Process())
-                _look(pid, process)
-                process.at |= dict.fromkeys(happened, process.processor)
+                process.look(pid)
+                process.reach(happened)
             if kill():
                 os.killpg(program.pid, signal.SIGKILL)
                 killed = True
@@ -102,19 +121,3 @@ def _children(parent: int) -> list[int]:
         return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
     except OSError:
         return []
-
-
-def _look(pid: int, process: Process) -> None:
-    """Take the time of a process, and its memory if it is a new peak."""
-    try:
-        status, stat = Path(f"/proc/{pid}/status").read_text(), Path(f"/proc/{pid}/stat").read_text()
-    except OSError:  # it has just ended
-        return
-    sizes = {
-        name: int(size) * 1024 / 1e9
-        for name, size in re.findall(r"^(RssAnon|RssFile|RssShmem):\s+(\d+) kB", status, re.MULTILINE)
-    }
-    process.own = max(process.own, sizes.get("RssAnon", 0.0) + sizes.get("RssShmem", 0.0))
-    process.files = max(process.files, sizes.get("RssFile", 0.0))
-    user, system = stat.rpartition(")")[2].split()[11:13]  # after the name, which may contain anything
-    process.processor = (int(user) + int(system)) / _TICKS

@@ -1,5 +1,6 @@
 """Futoshiki: fill a 4x4 square so that every row and column has each digit once and all signs between cells hold."""
 
+from collections.abc import Callable
 from functools import cache
 from itertools import permutations
 
@@ -105,19 +106,10 @@ class Futoshiki(Task):
 
     def symmetries(self) -> list[Symmetry]:
         """Turns and flips, which turn the signs too, and counting the digits from the other end."""
-
-        def transposed(board: np.ndarray) -> np.ndarray:
-            return exchanged(board.T, (LESS, UP), (MORE, DOWN))
-
-        def mirrored(board: np.ndarray) -> np.ndarray:
-            return exchanged(board[:, ::-1], (LESS, MORE))
-
-        def upside_down(board: np.ndarray) -> np.ndarray:
-            return exchanged(board[::-1], (UP, DOWN))
-
-        def reversed_digits(board: np.ndarray) -> np.ndarray:
-            return exchanged(board, (1, 4), (2, 3), (LESS, MORE), (UP, DOWN))
-
-        return [
-            pair(change.__name__, change, change) for change in (transposed, mirrored, upside_down, reversed_digits)
-        ]
+        changes: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+            "transposed": lambda board: exchanged(board.T, (LESS, UP), (MORE, DOWN)),
+            "mirrored": lambda board: exchanged(board[:, ::-1], (LESS, MORE)),
+            "upside_down": lambda board: exchanged(board[::-1], (UP, DOWN)),
+            "reversed_digits": lambda board: exchanged(board, (1, 4), (2, 3), (LESS, MORE), (UP, DOWN)),
+        }
+        return [pair(name, change, change) for name, change in changes.items()]

@@ -133,7 +133,7 @@ def with_board(config: ConfigT, board_of_data: Callable[[], Mapping[str, Any] | 
     if keys["symmetries"] == "auto":
         keys["symmetries"] = board.has_symmetries
     # a Sudoku follows from the sizes, so that its configurations stay those that they were
-    plain = board.is_sudoku and own_keys["pos_encodings"] != "relations"
+    plain = board.follows_from_sizes and own_keys["pos_encodings"] != "relations"
     keys["board"] = None if plain else board.model_dump()
     arch = config.arch
     return config.model_copy(update={"arch": ArchConfig(name=arch.name, loss=arch.loss, **{**own_keys, **keys})})

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from utils.errors import UserError
 
-_FIRST_VALUE = 2  # of Sudoku: the token of the first digit; 0 is padding and 1 a blank
+_FIRST_VALUE = 2  # of square boards: the token of the first digit; 0 is padding and 1 a blank
 
 
 class Board(BaseModel):
@@ -48,12 +48,12 @@ class Board(BaseModel):
         return len(self.turns) > 1 or len(self.renamed) > 1
 
     @property
-    def is_sudoku(self) -> bool:
-        """Whether this is what `sudoku_board` gives, apart from the units."""
+    def follows_from_sizes(self) -> bool:
+        """Whether this is what `square_board` gives, apart from the units."""
         side, values = self.rows, self.candidates
         if self.columns != side or len(values) != side:
             return False
-        return self.model_copy(update={"units": {}}) == sudoku_board(self.cells, len(self.allowed))
+        return self.model_copy(update={"units": {}}) == square_board(self.cells, len(self.allowed))
 
 
 def board_for(board: Board | None, seq_len: int, vocab_size: int) -> Board:
@@ -63,7 +63,7 @@ def board_for(board: Board | None, seq_len: int, vocab_size: int) -> Board:
         UserError: the board is of other sizes, or there is none and the sizes are those of no Sudoku.
     """
     if board is None:
-        return sudoku_board(seq_len, vocab_size)
+        return square_board(seq_len, vocab_size)
     if (board.cells, len(board.allowed)) != (seq_len, vocab_size):
         raise UserError(
             f"arch.board: this LDT is for boards of {board.rows} x {board.columns} cells with {len(board.allowed)} "
@@ -72,7 +72,7 @@ def board_for(board: Board | None, seq_len: int, vocab_size: int) -> Board:
     return board
 
 
-def sudoku_board(seq_len: int, vocab_size: int) -> Board:
+def square_board(seq_len: int, vocab_size: int) -> Board:
     """The board of square Sudoku-like grids, in which blanks may become any digit; without units.
 
     Boxes are taken to be square where the side is a square number, so that they can be turned by 90 degrees; others

@@ -88,7 +88,8 @@ class LatticeConfig(RecursionConfig, defaults=PUBLISHED):
     """Share of training examples some of whose hints are wrong, so that they have no solution."""
 
     board: Board | None = None
-    """Shape, candidates and symmetries of the boards: filled in from the task; null for Sudoku, whose sizes say it."""
+    """Shape, candidates and symmetries of the boards: filled in from the task; null for square grids with as
+    many values as rows, whose sizes say it."""
 
     @property
     def has_rotary_positions(self) -> bool:
@@ -138,7 +139,7 @@ class LatticeNetwork(nn.Module):
         self.cells, self.candidates = self.board.cells, len(self.board.candidates)
         if config.pos_encodings == "relations" and not self.board.units:
             raise UserError(
-                "arch.pos_encodings=relations needs a task with units, such as the rows and columns of a Sudoku "
+                "arch.pos_encodings=relations needs a task with units, such as rows and columns without repeats "
                 "(`Task.units`); these data have none. Use learned or rope."
             )
         self.positions = self.cells + 1

@@ -55,7 +55,8 @@ WAITS = {
     "search": {
         "evaluators/search.py: _Search._fill": "the clues of a puzzle that takes a slot",
         "evaluators/search.py: _Search._round": "which chains are solved, once a round",
-        "evaluators/search.py: _Search._check": "solved boards, whose rules are checked on the host",
+        "evaluators/search.py: _Search._check": "which chains are checked, and which of them start again",
+        "evaluators/search.py: _Search._boards": "solved boards, whose rules are checked on the host",
         "evaluators/search.py: _Search._leave": "how often the chains of a puzzle restarted, once for each puzzle",
     },
     "data on the device": {

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dataset.tasks.sudoku.generate import generate_puzzles
 from dataset.tasks.sudoku.rules import TOKEN_OFFSET, Box
-from models.lattice.board import Board, sudoku_board
+from models.lattice.board import Board, square_board
 from models.lattice.candidates import Candidates
 from models.lattice.loss_head import LatticeLossHead
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
@@ -27,7 +27,7 @@ def small_ldt(box: Box = SMALL, **overrides: object) -> LatticeDeductionTransfor
 
 def board_of(box: Box) -> Board:
     """The board of a Sudoku."""
-    return sudoku_board(box.cells, box.vocab_size)
+    return square_board(box.cells, box.vocab_size)
 
 
 def digits(number: int) -> Candidates:

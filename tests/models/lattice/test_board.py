@@ -7,7 +7,7 @@ import torch
 
 from models.factory import complete_arch, with_board
 from models.lattice.attention import relations_of
-from models.lattice.board import Board, sudoku_board
+from models.lattice.board import Board, square_board
 from models.lattice.candidates import Candidates
 from models.lattice.symmetry import cell_permutations, draw_symmetries
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
@@ -90,7 +90,7 @@ def test_with_relations_cells_are_told_apart_by_their_units_alone():
     """Rows within a band may be exchanged, after which the output is the exchanged one; other rows may not."""
     units = {"row": [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]],
              "box": [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]}  # fmt: skip
-    board = sudoku_board(16, 6).model_copy(update={"units": units})
+    board = square_board(16, 6).model_copy(update={"units": units})
     model = LatticeDeductionTransformer(
         {**CONFIG, "vocab_size": 6, "seq_len": 16, "board": board.model_dump(), "pos_encodings": "relations"}
     )
@@ -124,7 +124,7 @@ def test_a_configuration_gets_the_boards_of_its_data():
 
 
 def test_a_sudoku_needs_no_board_but_for_relations():
-    board = sudoku_board(36, 8).model_dump() | {"units": {"row": [[0, 1]]}}
+    board = square_board(36, 8).model_dump() | {"units": {"row": [[0, 1]]}}
     found = with_data(board)
     assert (found["board"], found["symmetries"]) == (None, True)
     assert with_data(board, pos_encodings="relations")["board"] == board
