@@ -40,9 +40,15 @@ class RecordedStarts(RandomStartModel):
         """From now on start from these."""
         self.draws = draws
 
+    def reset(
+        self, states: dict[str, Tensor], halted: Tensor, data: dict[str, Tensor], row_seeds: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """See `RandomStartModel.reset`; the seed of a slot is its place in the draws."""
+        assert not halted.any() or all(len(self.draws[name]) == halted.sum() for name in self.start_stds)
+        return super().reset(states, halted, data, (halted.cumsum(0) - 1).clamp(min=0))
+
     def starts(self, row_seeds: Tensor) -> dict[str, Tensor]:
-        assert all(len(self.draws[name]) == len(row_seeds) for name in self.start_stds if len(row_seeds))
-        return {name: self.draws[name] for name in self.start_stds} if len(row_seeds) else {}
+        return {name: self.draws[name][row_seeds] for name in self.start_stds if name in self.draws}
 
 
 class Replay:
