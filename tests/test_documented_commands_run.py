@@ -64,7 +64,10 @@ TEXT = [
 SMALL = {"experiment=quickstart", "experiment=own_task", "tiny_recursive_model"}  # trainings that are small as printed
 SUDOKU_4X4 = "1..4.41.2..3.32."
 FUTOSHIKI = "".join(("1 . . .", "       ", ". . . .", "       ", ". . . 2", "       ", ". 3 . ."))
-NUMBERS = {"--subsample-size": "6", "--num-aug": "3", "--trials": "1", "--steps": "2", "--examples": "30"}
+NUMBERS = {
+    "--subsample-size": "6", "--num-aug": "3", "--trials": "1", "--steps": "2", "--examples": "30",
+    "--processes": "2", "--nproc-per-node": "2",
+}  # fmt: skip
 STUDIES = {"cpu": "cpu", "paper_ablations": "paper_ablations-gpu"}  # name -> folder of the study
 
 
@@ -206,6 +209,7 @@ def shortened(words: list[str]) -> list[str]:
         "evaluate.py": [*([] if "trace_choice=[" in line else ["eval_max_examples=4"]), "device=cpu"],
         "search.py": ["eval_max_examples=2", "chains=2", "rounds=3", "device=cpu"],
         "generate.py": ["device=cpu", "max_new_tokens=4"],
+        "export.py": [] if "int8" in line else ["check_puzzles=5"],  # 8 bits are refused for what they lose of all
         "bench.own_tasks": ["--train-size", "64", "--test-size", "8"],
     }
     return words + next((more for program, more in programs.items() if program in words), [])
