@@ -116,7 +116,7 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sorting.py").write_text(page.split("```python\n")[1].split("```")[0])
     (folder / "prompts.txt").write_text("Once upon a time\nThe cat\n")
 
-    data = write_sudoku(folder / "data" / "other", groups=6, tests=4, own_ids=False)
+    data = write_sudoku(folder / "data" / "other", groups=6, tests=100, own_ids=False)
     start("pretrain.py", tiny(data, folder / "run", max_steps=2), folder)
     write_text(folder / "text")
     start("pretrain_text.py", tiny_text(folder / "text", folder / "text_run"), folder)
@@ -136,14 +136,15 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_studies(folder: Path) -> None:
     """The numbers of a few runs of each study of config/study that have ended, as if they had been trained."""
-    published = (ROOT / "docs" / "studies" / "cpu" / "runs.jsonl").read_text().splitlines()
-    for study, name in STUDIES.items():
-        arms = list(yaml.safe_load((ROOT / "config" / "study" / f"{study}.yaml").read_text())["arms"])[:2]
-        rows = [
-            {**json.loads(line), "arm": arm, "seed": seed} for arm in arms for seed, line in enumerate(published[:2])
-        ]
-        (folder / name).mkdir(parents=True)
-        (folder / name / "runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    published = (ROOT / "docs" / "studies" / "cpu" / "runs.jsonl").read_text().splitlines()[:2]
+    for name, folder_name in STUDIES.items():
+        study = yaml.safe_load((ROOT / "config" / "study" / f"{name}.yaml").read_text())
+        (folder / folder_name).mkdir(parents=True)
+        with (folder / folder_name / "runs.jsonl").open("w") as file:
+            for arm in list(study["arms"])[:2]:
+                for seed, line in enumerate(published):
+                    row = {**json.loads(line), "arm": arm, "seed": seed, "budgets": [study["equal"]]}
+                    file.write(json.dumps(row) + "\n")
 
 
 @pytest.fixture
