@@ -66,7 +66,7 @@ SUDOKU_4X4 = "1..4.41.2..3.32."
 FUTOSHIKI = "".join(("1 . . .", "       ", ". . . .", "       ", ". . . 2", "       ", ". 3 . ."))
 NUMBERS = {
     "--subsample-size": "6", "--num-aug": "3", "--trials": "1", "--steps": "2", "--examples": "30",
-    "--processes": "2", "--nproc-per-node": "2",
+    "--generate": "12", "--test-size": "4", "--processes": "2", "--nproc-per-node": "2",
 }  # fmt: skip
 STUDIES = {"cpu": "cpu", "paper_ablations": "paper_ablations-gpu"}  # name -> folder of the study
 
