@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from dataset.build_arc_dataset import Config as ArcConfig
 from dataset.build_arc_dataset import build as build_arc
@@ -48,8 +49,9 @@ NOT_RUN = {
     "export": "a setting of the shell, not a program",
     "scripts/gpu_report.sh": "a GPU; tests/scripts/gpu_report rehearses it",
     "config/study/cpu.yaml": "hours; tests/test_study.py runs a small study",
+    "--only": "hours on a GPU; tests/test_study.py runs parts of a small study",
 }
-QUICK = {"--list", "--dry-run", "--table", "--commands"}  # with these it only prints something
+QUICK = {"--list", "--dry-run", "--table", "--commands", "--rehearse"}  # with these it takes a minute at most
 TRAINING = [
     "max_steps=2", "eval_max_examples=4", "eval_halt_max_steps=2", "device=cpu", "wandb_mode=disabled",
     "show_example=false",
@@ -62,7 +64,11 @@ TEXT = [
 SMALL = {"experiment=quickstart", "experiment=own_task", "tiny_recursive_model"}  # trainings that are small as printed
 SUDOKU_4X4 = "1..4.41.2..3.32."
 FUTOSHIKI = "".join(("1 . . .", "       ", ". . . .", "       ", ". . . 2", "       ", ". 3 . ."))
-NUMBERS = {"--subsample-size": "6", "--num-aug": "3", "--trials": "2", "--steps": "2", "--examples": "30"}
+NUMBERS = {
+    "--subsample-size": "6", "--num-aug": "3", "--trials": "1", "--steps": "2", "--examples": "30",
+    "--generate": "12", "--test-size": "4", "--processes": "2", "--nproc-per-node": "2",
+}  # fmt: skip
+STUDIES = {"cpu": "cpu", "paper_ablations": "paper_ablations-gpu"}  # name -> folder of the study
 
 
 def is_run(words: list[str]) -> bool:
@@ -110,7 +116,7 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sorting.py").write_text(page.split("```python\n")[1].split("```")[0])
     (folder / "prompts.txt").write_text("Once upon a time\nThe cat\n")
 
-    data = write_sudoku(folder / "data" / "other", groups=6, tests=4, own_ids=False)
+    data = write_sudoku(folder / "data" / "other", groups=6, tests=100, own_ids=False)
     start("pretrain.py", tiny(data, folder / "run", max_steps=2), folder)
     write_text(folder / "text")
     start("pretrain_text.py", tiny_text(folder / "text", folder / "text_run"), folder)
@@ -120,11 +126,25 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ))  # fmt: skip
     settings = ["arch=trm_l4", "data_paths=[data/my-tasks]", "evaluators=[]", "checkpoint_path=arc_run"]
     start("pretrain.py", [*settings, *TRAINING, *NARROW], folder)
-    for name in ("sudoku-extreme-1k", "sudoku-extreme-1k-aug-1000", "sudoku-like"):
-        output_dir = str(folder / "data" / name)
+    for name in ("data/sudoku-extreme-1k", "data/sudoku-extreme-1k-aug-1000", "data/sudoku-like", "DATA"):
+        output_dir = str(folder / name)
         build_sudokus(SudokuConfig(output_dir=output_dir, generate=6, test_size=2, min_clues=30))
     build_mazes(MazeConfig(output_dir=str(folder / "data" / "maze-30x30-hard-1k"), generate=6, test_size=2))
+    write_studies(folder / "checkpoints" / "studies")
     return folder
+
+
+def write_studies(folder: Path) -> None:
+    """The numbers of a few runs of each study of config/study that have ended, as if they had been trained."""
+    published = (ROOT / "docs" / "studies" / "cpu" / "runs.jsonl").read_text().splitlines()[:2]
+    for name, folder_name in STUDIES.items():
+        study = yaml.safe_load((ROOT / "config" / "study" / f"{name}.yaml").read_text())
+        (folder / folder_name).mkdir(parents=True)
+        with (folder / folder_name / "runs.jsonl").open("w") as file:
+            for arm in list(study["arms"])[:2]:
+                for seed, line in enumerate(published):
+                    row = {**json.loads(line), "arm": arm, "seed": seed, "budgets": [study["equal"]]}
+                    file.write(json.dumps(row) + "\n")
 
 
 @pytest.fixture
@@ -133,6 +153,7 @@ def workspace(belongings: Path, tmp_path: Path) -> Path:
     for path in ROOT.iterdir():
         if not path.name.startswith(".") and path.name not in ("checkpoints", "data", "outputs", "multirun"):
             (tmp_path / path.name).symlink_to(path)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     shutil.copytree(belongings, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -175,7 +196,7 @@ def shortened(words: list[str]) -> list[str]:
             words[words.index(option) + 1] = number
     if "pretrain.py" in line or "optuna_sweep" in line or "tiny_recursive_model train" in line:
         if "scripts.optuna_sweep" in words and "--trials" not in words:
-            words[3:3] = ["--trials", "2"]
+            words[3:3] = ["--trials", "1"]
         return words + TRAINING + ([] if SMALL & set(words) else NARROW)
     if "pretrain_text.py" in line:
         files = "text/train.txt", "text/valid.txt", "text/vocab.json", "text/merges.txt"
@@ -186,9 +207,11 @@ def shortened(words: list[str]) -> list[str]:
     if builds and "--generate" not in words and "--source" not in words:  # in place of a download
         return [*words, "--source", "MAZES" if "maze" in line else "FOLDER"]
     programs = {
-        "evaluate.py": ["eval_max_examples=4", "device=cpu"],
+        "evaluate.py": [*([] if "trace_choice=[" in line else ["eval_max_examples=4"]), "device=cpu"],
         "search.py": ["eval_max_examples=2", "chains=2", "rounds=3", "device=cpu"],
         "generate.py": ["device=cpu", "max_new_tokens=4"],
+        "export.py": [] if "int8" in line else ["check_puzzles=5"],  # 8 bits are refused for what they lose of all
+        "bench.own_tasks": ["--train-size", "64", "--test-size", "8"],
     }
     return words + next((more for program, more in programs.items() if program in words), [])
 
