@@ -92,6 +92,7 @@ def process_group(ranks: Ranks, device: torch.device) -> Iterator[RankStore | No
     if store is not None:
         barrier()  # the launcher ends all ranks as soon as one has ended with an error, or because it was stopped
         dist.destroy_process_group()
+        store.leave(ranks.rank, ranks.world_size)
 
 
 def barrier() -> None:

@@ -23,6 +23,7 @@ from utils.errors import UserError
 
 START = timedelta(minutes=5)  # for all processes to start
 _REACHED = timedelta(minutes=1)  # for the store of an agent, which is there before the processes are
+_LEAVING = timedelta(minutes=1)  # for all ranks to leave a store, after the last thing that they did together
 _POLL = 0.05  # seconds
 
 
@@ -51,6 +52,21 @@ class RankStore:
     def for_collectives(self) -> Store:
         """The keys of this start in the store of rank 0, which lives as long as rank 0 does, whatever its launcher."""
         return PrefixStore(self.token, self.of_rank_0)
+
+    def leave(self, rank: int, world_size: int) -> None:
+        """Leave the store of rank 0 for good. Rank 0 waits for the others, because its store ends with it. Collective.
+
+        A rank that has died meanwhile is waited for no longer than `_LEAVING`.
+        """
+        keys = self.for_collectives()
+        if rank:
+            keys.set(f"left/{rank}", "")
+            return
+        deadline = time.monotonic() + _LEAVING.total_seconds()
+        while not all(keys.check([f"left/{other}"]) for other in range(1, world_size)):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_POLL)
 
 
 def meet(rank: int, world_size: int) -> RankStore:

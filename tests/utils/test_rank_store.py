@@ -63,3 +63,19 @@ def test_what_ranks_do_together_goes_on_without_the_agent(agent: TCPStore, monke
         meet(0, 2)
     other.set("key", "another")
     assert one.get("key") == b"another"
+
+
+def test_rank_0_leaves_its_store_after_the_others(agent: TCPStore, monkeypatch: pytest.MonkeyPatch):
+    two, one, zero = start(3)
+    with ThreadPoolExecutor(1) as pool:
+        leaving = pool.submit(zero.leave, 0, 3)
+        one.leave(1, 3)
+        with pytest.raises(TimeoutError):
+            leaving.result(0.3)
+        assert two.for_collectives().add("key", 1) == 1  # the store is still there
+        two.leave(2, 3)
+        leaving.result(5)
+
+    monkeypatch.setattr(rank_store, "_LEAVING", timedelta(seconds=0.2))
+    _, zero = start(2)
+    zero.leave(0, 2)  # the other has died: it is not waited for any longer
