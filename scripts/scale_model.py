@@ -53,6 +53,8 @@ class Fitted:
         step: seconds of a step that depend on nothing.
         memory: bytes that depend on nothing, such as those of the libraries' first use.
         activations: bytes at the peak of a step for each byte that is counted as kept for the backward pass.
+        row: bytes at the peak of a step for each row of the batch, such as intermediate results of one layer, which do
+            not grow with the number of layers that are kept.
     """
 
     forward: float
@@ -60,6 +62,7 @@ class Fitted:
     step: float
     memory: float
     activations: float
+    row: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ class Needs:
 def fit(known: Sequence[Measured]) -> Fitted:
     """Fit the machine to runs by least squares.
 
-    One run is enough if its forward pass and its update were measured; its memory then has no constant part.
+    One run is enough if its forward pass and its update were measured; its memory then has no constant part. A part for
+    each row of the batch is found only if the runs differ in what they keep for a row.
 
     Raises:
         ValueError: the runs do not tell the rates and the constant apart.
@@ -100,12 +104,24 @@ def fit(known: Sequence[Measured]) -> Fitted:
     if np.linalg.matrix_rank(parts) < 3:
         raise ValueError("the measured runs do not tell the two rates and the constant part of a step apart")
     of_forward, of_backward, constant = np.linalg.lstsq(parts, seconds, rcond=None)[0].tolist()
+    share, row, besides = _fit_memory(known)
+    return Fitted(1e12 / of_forward, 1e12 / of_backward, constant, besides, share, row)
+
+
+def _fit_memory(known: Sequence[Measured]) -> tuple[float, float, float]:
+    """Bytes at the peak for each byte of the activations that are counted, for each row of the batch, and besides."""
     counted = [_counted_memory(run.config, run.data, 1) for run in known]
     rest = [run.memory - one.total + one.activations for run, one in zip(known, counted, strict=True)]
-    share, besides = rest[0] / counted[0].activations, 0.0
-    if len(known) > 1:
+    if len(known) == 1:
+        return rest[0] / counted[0].activations, 0.0, 0.0
+    rows = [run.config.global_batch_size for run in known]
+    # activations in MB, so that the columns are of a size
+    parts = np.array([(one.activations / 1e6, count, 1) for one, count in zip(counted, rows, strict=True)])
+    if np.linalg.matrix_rank(parts) < 3:
         share, besides = np.polyfit([one.activations for one in counted], rest, 1).tolist()
-    return Fitted(1e12 / of_forward, 1e12 / of_backward, constant, besides, share)
+        return share, 0.0, besides
+    share, row, besides = np.linalg.lstsq(parts, np.array(rest), rcond=None)[0].tolist()
+    return share / 1e6, row, besides
 
 
 def predict(config: PretrainConfig, data: DataSize, processes: int, machine: Fitted) -> Needs:
@@ -113,7 +129,8 @@ def predict(config: PretrainConfig, data: DataSize, processes: int, machine: Fit
     forward, backward = _work(config, data, processes)
     counted = _counted_memory(config, data, processes)
     activations = machine.activations * counted.activations
-    memory = counted.total - counted.activations + activations + machine.memory
+    rows = config.global_batch_size // processes
+    memory = counted.total - counted.activations + activations + machine.memory + rows * machine.row
     return Needs(
         step=machine.step + forward / machine.forward + backward / machine.backward,
         memory=memory,

@@ -24,7 +24,7 @@ from utils.hydra import compose
 from utils.settings import PretrainConfig
 
 SMALL = ["arch.hidden_size=32", "arch.num_heads=2", "arch.H_cycles=1", "arch.L_cycles=1", "global_batch_size=2"]
-MACHINE = Fitted(forward=2e9, backward=3e9, step=0.25, memory=1e8, activations=1.5)
+MACHINE = Fitted(forward=2e9, backward=3e9, step=0.25, memory=1e8, activations=1.5, row=2e6)
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,22 @@ def test_a_checkpoint_is_as_large_as_predicted(monkeypatch: pytest.MonkeyPatch):
     assert 0 <= found["waits"] <= found["written"]
 
 
-def needs(rows: int, cycles: int) -> tuple[PretrainConfig, DataSize, Needs]:
-    """A run with so many rows and cycles on `MACHINE`."""
+def needs(rows: int, cycles: int, kept: int = 1, machine: Fitted = MACHINE) -> tuple[PretrainConfig, DataSize, Needs]:
+    """A run with so many rows and cycles, and so many passes that are kept."""
     overrides = [*scale_check.BASE, *SMALL, f"global_batch_size={rows}", f"arch.H_cycles={cycles}"]
-    config, data = compose("cfg_pretrain", overrides), scale_check.size_of(1)
-    return config, data, predict(config, data, 1, MACHINE)
+    config, data = compose("cfg_pretrain", [*overrides, f"arch.L_cycles={kept}"]), scale_check.size_of(1)
+    return config, data, predict(config, data, 1, machine)
 
 
 def test_a_fit_finds_the_machine_that_made_the_measurements():
-    runs = [needs(rows, cycles) for rows, cycles in ((2, 1), (6, 1), (4, 3))]
+    runs = [needs(rows, cycles, kept) for rows, cycles, kept in ((2, 1, 1), (6, 1, 1), (4, 3, 2))]
     known = [Measured(config, data, found.step, found.memory) for config, data, found in runs]
     assert vars(fit(known)) == pytest.approx(vars(MACHINE), rel=1e-6)
+
+    simple = replace(MACHINE, row=0.0)  # as much is kept for a row in all of these runs
+    runs = [needs(rows, cycles, machine=simple) for rows, cycles in ((2, 1), (6, 1), (4, 3))]
+    known = [Measured(config, data, found.step, found.memory) for config, data, found in runs]
+    assert vars(fit(known)) == pytest.approx(vars(simple), rel=1e-6)
 
     config, data, found = needs(4, 1)  # other rows alone do not tell the two passes apart
     with pytest.raises(ValueError, match="apart"):
@@ -66,8 +71,9 @@ def test_a_fit_finds_the_machine_that_made_the_measurements():
 def test_one_run_is_enough_if_its_parts_were_measured():
     config, data, found = needs(4, 2)
     forward = pass_seconds(config, data, 4, MACHINE)
-    run = Measured(config, data, found.step, found.memory - MACHINE.memory, forward, MACHINE.step)
-    assert vars(fit([run])) == pytest.approx({**vars(MACHINE), "memory": 0.0}, rel=1e-6)
+    memory = found.memory - MACHINE.memory - 4 * MACHINE.row
+    run = Measured(config, data, found.step, memory, forward, MACHINE.step)
+    assert vars(fit([run])) == pytest.approx({**vars(MACHINE), "memory": 0.0, "row": 0.0}, rel=1e-6)
 
 
 @pytest.mark.thorough
