@@ -19,7 +19,7 @@ import tyro
 
 import pretrain
 from dataset.task_checks import majority_guess, read_examples
-from dataset.task_choice import choose_task, data_folder, task_overrides
+from dataset.task_choice import choose_task, task_overrides
 from dataset.tasks import load_task
 from utils.errors import exit_on_user_error
 from utils.hydra import compose
@@ -59,10 +59,15 @@ def main(flags: Flags) -> None:
             row = train(spec, name, kind, more, flags)
             print(f"| {name} | {model} | {row} | load {os.getloadavg()[0]:.0f} |", flush=True)
         task = load_task(name)
-        examples = read_examples(task.of(*task.own_size()), Path(data_folder(task)), flags.train_size)
+        examples = read_examples(task.of(*task.own_size()), data_of(name, flags), flags.train_size)
         _, places, answer = majority_guess(task.of(*task.own_size()), examples.train, examples.test)
         guess = max(places, answer)
         print(f"| {name} | majority guess | | | exact {guess:.3f} | |", flush=True)
+
+
+def data_of(name: str, flags: Flags) -> Path:
+    """The data set of a task: one of its own, because that in data/ may have been built with other sizes."""
+    return flags.output / "data" / f"{name.replace(':', '-')}-{flags.train_size}-{flags.test_size}"
 
 
 def train(spec: str, name: str, kind: str, more: tuple[str, ...], flags: Flags) -> str:
@@ -71,8 +76,9 @@ def train(spec: str, name: str, kind: str, more: tuple[str, ...], flags: Flags) 
     epochs = max(1, round(flags.steps * _BATCH / flags.train_size))
     given = [
         f"task={spec}", "experiment=own_task", *more, f"data_builder.options.train_size={flags.train_size}",
-        f"data_builder.options.test_size={flags.test_size}", f"checkpoint_path={folder}", "wandb_mode=disabled",
-        f"epochs={epochs}", f"global_batch_size={_BATCH}", *flags.overrides,
+        f"data_builder.options.test_size={flags.test_size}", f'data_paths=["{data_of(name, flags)}"]',
+        f"checkpoint_path={folder}", "wandb_mode=disabled", f"epochs={epochs}", f"global_batch_size={_BATCH}",
+        *flags.overrides,
     ]  # fmt: skip
     begun, processed = time.perf_counter(), time.process_time()
     pretrain.train(compose("cfg_pretrain", task_overrides(given)))
