@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.watch import Watched, watch
+from bench.watch import Watched, torchrun, watch
 from dataset.build_arc_dataset import Config, build
 from dataset.tasks.arc.field import MAX_SIDE, NUM_COLOURS
 from evaluators.unfinished import FOLDER
 
-ROOT = Path(__file__).resolve().parents[1]
 TASKS, BATCH, STEPS = 400, 8, 5
 TINY = (
     "arch=transformers_baseline", "arch.hidden_size=16", "arch.num_heads=1", "arch.H_layers=1",
@@ -88,7 +87,7 @@ def measure_votes(folder: Path, examples: int) -> None:
     checkpoint = folder / "votes-run" / f"step_{STEPS}"
     if not checkpoint.exists():
         train = ["pretrain.py", "experiment=arc1", *TINY, f"data_paths=[{data}]", "data_builder=null"]
-        watch([sys.executable, *train, f"checkpoint_path={checkpoint.parent}"], ROOT, folder / "training.txt")
+        watch([sys.executable, *train, f"checkpoint_path={checkpoint.parent}"], folder / "training.txt")
     _say(HEAD)
     broken, state = _broken_off(checkpoint, folder / "killed", examples)
     _say(_row(f"{examples:,}, killed after {state['predictions']:,}", broken))
@@ -119,7 +118,7 @@ def _row(name: str, found: Watched) -> str:
 
 
 def _command(checkpoint: Path, folder: Path, examples: int, processes: int) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    launcher = torchrun(processes) if processes > 1 else []
     settings = [f"load_checkpoint={checkpoint}", f"save_path={folder}", f"eval_max_examples={examples}"]
     return [sys.executable, *launcher, "evaluate.py", *settings, f"global_batch_size={BATCH}", "device=cpu"]
 
@@ -127,7 +126,7 @@ def _command(checkpoint: Path, folder: Path, examples: int, processes: int) -> l
 def _evaluate(checkpoint: Path, folder: Path, examples: int, processes: int = 1) -> Evaluated:
     """evaluate.py to its end."""
     command = _command(checkpoint, folder, examples, processes)
-    found = watch(command, ROOT, folder.with_suffix(".txt"), launched=processes > 1)
+    found = watch(command, folder.with_suffix(".txt"), launched=processes > 1)
     sets = json.loads((folder / "results.json").read_text())["sets"]
     return Evaluated(found, sets, (folder / "submission.json").read_text())
 
@@ -139,7 +138,7 @@ def _broken_off(checkpoint: Path, folder: Path, examples: int) -> tuple[Watched,
     def half() -> bool:
         return file.exists() and 2 * BATCH * _kept(file)["batches"] >= examples
 
-    found = watch(_command(checkpoint, folder, examples, 1), ROOT, folder.with_suffix(".killed.txt"), kill=half)
+    found = watch(_command(checkpoint, folder, examples, 1), folder.with_suffix(".killed.txt"), kill=half)
     if not found.killed:
         raise SystemExit("the evaluation ended before half of its answers were on the disk: give more examples")
     return found, _kept(file)

@@ -20,13 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from bench.arc_votes import measure_votes
-from bench.watch import watch
+from bench.watch import torchrun, watch
 from dataset.checksums import write_checksums
 from dataset.shards import BLANK_IDENTIFIER, PuzzleDatasetMetadata, write_identifiers, write_metadata
 from dataset.tasks.arc.augmentation import puzzle_name
 from dataset.tasks.arc.field import SEQ_LEN, VOCAB_SIZE
 
-ROOT = Path(__file__).resolve().parents[1]
 PUZZLES, GROUPS, TEST_GROUPS = 876_405, 960, 400
 EXAMPLES = 4  # of a puzzle in training; 4.14 in the published set
 SMALL = (
@@ -93,7 +92,6 @@ def main() -> None:
         return
     write_full_arc(given.folder / "data")
     run = given.folder / f"run-{int(time.time())}"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={given.processes}"]
     data = [f"data_paths=[{given.folder / 'data'}]", "data_builder=null", f"checkpoint_path={run}"]
     log = run / "metrics.jsonl"
     events = {
@@ -101,8 +99,9 @@ def main() -> None:
         "first step": lambda: log.exists() and log.stat().st_size > 0,
         "checkpoint": lambda: any(run.glob("step_*_train_state.pt")),
     }
-    command = [*launcher, "pretrain.py", "experiment=arc1", *SMALL, *data, *given.overrides]
-    found = watch(command, ROOT, run.with_suffix(".txt"), events, launched=True)
+    program = ["pretrain.py", "experiment=arc1", *SMALL, *data, *given.overrides]
+    command = [sys.executable, *torchrun(given.processes), *program]
+    found = watch(command, run.with_suffix(".txt"), events, launched=True)
     print(found.output)
     sizes = {path.name: path.stat().st_size / 1e9 for path in sorted(run.glob("step_*"))}
     processes = [asdict(process) for process in found.processes]

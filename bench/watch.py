@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 _TICKS = os.sysconf("SC_CLK_TCK")  # a second
 _INTERVAL = 0.1  # seconds between two looks
 
@@ -70,17 +71,15 @@ class Watched:
 
 def watch(
     command: list[str],
-    folder: Path,
     log: Path,
     events: Mapping[str, Callable[[], bool]] | None = None,
     launched: bool = False,
     kill: Callable[[], bool] = lambda: False,
 ) -> Watched:
-    """Run a program to its end.
+    """Run a program to its end, in the folder of the repository.
 
     Args:
         command: the command line.
-        folder: where to start it.
         log: file for what it prints.
         events: name -> whether it has happened.
         launched: whether the command is a launcher, whose children are watched.
@@ -91,7 +90,7 @@ def watch(
     """
     began, seen, found, killed = time.monotonic(), dict[str, float](), dict[int, Process](), False
     with log.open("w") as file:
-        program = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        program = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         while program.poll() is None:
             now = time.monotonic() - began
@@ -114,6 +113,11 @@ def watch(
     if status and not killed:
         raise SystemExit(output[-4000:])
     return Watched(time.monotonic() - began, seen, [found[pid] for pid in sorted(found)], output, killed)
+
+
+def torchrun(processes: int) -> list[str]:
+    """The words of torchrun on this machine, before those of the program."""
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
 
 
 def _children(parent: int) -> list[int]:

@@ -13,7 +13,7 @@ no puzzle is there twice, as far as the symmetries of the task say which are equ
 import importlib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,9 +32,9 @@ from dataset.question_answer import check_at_least, notice, write_question_answe
 from dataset.shards import BLANK_IDENTIFIER, build_folder, write_identifiers
 from dataset.task_choice import choose_task, data_folder
 from dataset.tasks import load_task
-from dataset.tasks.own_code import examples_of, generated, key_of_question, verdict_of
+from dataset.tasks.own_code import examples_of, generated_in_turn, key_of_question, verdict_of
 from dataset.tasks.symmetric import check_symmetries
-from dataset.tasks.task import DoesNotFit, Given, Task
+from dataset.tasks.task import DoesNotFit, Task
 from utils.config import unknown_key, validate
 from utils.counter_random import seed_of
 from utils.errors import UserError, exit_on_user_error
@@ -138,7 +138,7 @@ def collect(
     """
     given = examples_of(task, split)
     levels = list(difficulties)
-    stream = given if given is not None else _generated(task, levels, rng)
+    stream = given if given is not None else generated_in_turn(task, levels, rng)
     bar = tqdm(desc=f"{split} puzzles", total=size if given is None else None, delay=1, leave=False, disable=None)
     questions: list[np.ndarray] = []
     answers: list[np.ndarray] = []
@@ -184,12 +184,6 @@ def collect(
     if too_long:
         notice(f"{split}: {too_long} puzzles are longer than {task.seq_len} tokens and left out")
     return np.stack(questions), np.stack(answers)
-
-
-def _generated(task: Task, difficulties: list[int], rng: np.random.Generator) -> Iterator[tuple[Given, Given]]:
-    while True:
-        for difficulty in difficulties:
-            yield generated(task, rng, difficulty)
 
 
 def _refuse_wrong_label(task: Task, tokens: np.ndarray, label: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from dataset.shards import load_metadata, load_shard
 from dataset.tasks.own_code import (
     OwnCodeError,
     examples_of,
-    generated,
+    generated_in_turn,
     key_of_question,
     solution_of,
     symmetries_of,
@@ -78,7 +78,7 @@ def draw_examples(task: Task, count: int, seed: int) -> Examples:
     )
     for split, levels, rng in splits:
         read = examples_of(task, split)
-        stream = read if read is not None else _generated(task, levels, rng)
+        stream = read if read is not None else generated_in_turn(task, levels, rng)
         for pair in islice(stream, count):
             try:
                 tokens[split].append(task.example(*pair))
@@ -88,12 +88,6 @@ def draw_examples(task: Task, count: int, seed: int) -> Examples:
     if not tokens["train"] or not tokens["test"]:
         raise UserError(f"the task {task.name} has no example that fits {task.seq_len} tokens.")
     return Examples(given, tokens["train"], tokens["test"], (time.perf_counter() - begun) / len(given))
-
-
-def _generated(task: Task, levels: Sequence[int], rng: np.random.Generator) -> Iterator[tuple[Given, Given]]:
-    while True:
-        for level in levels:
-            yield generated(task, rng, level)
 
 
 def read_examples(task: Task, root: Path, count: int) -> Examples:

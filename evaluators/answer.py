@@ -19,9 +19,14 @@ from utils.constants import IGNORE_LABEL_ID
 _NOT_ASKED = 0  # the token of a label where nothing is asked for
 
 
+def _solution(task: Task, question: Question) -> np.ndarray | None:
+    """The label that came with a question, or what the task finds; None: it is not known."""
+    return question.label if question.label is not None else solution_of(task, question.tokens)
+
+
 def known_label(task: Task, question: Question) -> np.ndarray:
     """The solution as a label, int64 [seq_len]: -100 where nothing is asked for, everywhere if it is not known."""
-    solution = question.label if question.label is not None else solution_of(task, question.tokens)
+    solution = _solution(task, question)
     if solution is None:
         return np.full(len(question.tokens), IGNORE_LABEL_ID, np.int64)
     return np.where(solution == _NOT_ASKED, IGNORE_LABEL_ID, solution.astype(np.int64))
@@ -99,9 +104,7 @@ class Answer:
 
     def solving(self) -> Solving:
         """The steps, for pictures, with wrong cells marked where the solution is known."""
-        solution = (
-            self.question.label if self.question.label is not None else solution_of(self.task, self.question.tokens)
-        )
+        solution = _solution(self.task, self.question)
         if solution is None:
             label = self._accepted() if self.solved else np.full_like(self.tokens, _NOT_ASKED)
         else:  # another right answer than the known one is not wrong

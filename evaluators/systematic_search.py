@@ -22,6 +22,7 @@ from torch import Tensor
 
 from evaluators.propagation import Propagation
 from evaluators.search import Accept, SearchResult, SearchRule
+from models.lattice.candidates import Candidates
 from models.recursive_reasoning.ldt import LatticeDeductionTransformer
 from utils.counter_random import random_words, seed_of
 from utils.random_streams import Stream
@@ -141,10 +142,11 @@ class _Systematic:
         record: bool,
     ):
         self.inputs, self.accept, self.propagation, self.rule, self.propose = inputs, accept, propagation, rule, propose
-        self.candidates, self.device = model.candidates, model.device
+        # everything but the calls of the network is done on the host
+        self.candidates = Candidates(*(part.cpu() for part in model.candidates))
         n, cells = inputs.shape
-        tokens = torch.from_numpy(inputs.astype(np.int64)).to(model.device)
-        self.lattices = model.lattice_of(tokens).cpu().numpy()
+        self.questions = torch.from_numpy(inputs.astype(np.int64))
+        self.lattices = self.candidates.lattice_of(self.questions).numpy()
         self.solved, self.unsolvable = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         self.answers = np.zeros((n, cells), np.int64)
         self.rounds, self.failed, self.rows = (np.zeros(n, np.int64) for _ in range(3))
@@ -240,6 +242,5 @@ class _Systematic:
 
     def _boards(self, lattices: np.ndarray, puzzles: list[_Puzzle]) -> np.ndarray:
         """Tokens [rows, cells] of lattices, with open cells as in the question."""
-        questions = torch.from_numpy(self.inputs[[puzzle.place for puzzle in puzzles]].astype(np.int64))
-        lattice = torch.from_numpy(lattices).to(self.device)
-        return self.candidates.tokens_of(lattice, questions.to(self.device)).cpu().numpy()
+        questions = self.questions[[puzzle.place for puzzle in puzzles]]
+        return self.candidates.tokens_of(torch.from_numpy(lattices), questions).numpy()

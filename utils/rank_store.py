@@ -62,8 +62,9 @@ class RankStore:
         if rank:
             keys.set(f"left/{rank}", "")
             return
+        others = [f"left/{other}" for other in range(1, world_size)]
         deadline = time.monotonic() + _LEAVING.total_seconds()
-        while not all(keys.check([f"left/{other}"]) for other in range(1, world_size)):
+        while others and not keys.check(others):
             if time.monotonic() > deadline:
                 return
             time.sleep(_POLL)
@@ -75,13 +76,12 @@ def meet(rank: int, world_size: int) -> RankStore:
     Raises:
         UserError: some of them have not come within `START`, or the launcher's store is not there.
     """
-    agent_serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    server = _connect(is_master=rank == 0 and not agent_serves)
+    server = _connect(is_master=rank == 0 and not _agent_serves())
     deadline = time.monotonic() + START.total_seconds()
     name = secrets.token_hex(8)
     if rank == 0:
         own = server
-        if agent_serves:
+        if _agent_serves():
             own = TCPStore("localhost", 0, is_master=True, timeout=START, wait_for_workers=False)
         address = {"host": _own_address(), "port": own.port}
         return RankStore(server, _call_roll(server, world_size, name, address, deadline), own)
@@ -116,8 +116,7 @@ def _call_roll(server: TCPStore, world_size: int, token: str, address: dict[str,
 
 def _connect(is_master: bool) -> TCPStore:
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    agent_serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    patience = _REACHED if agent_serves else START
+    patience = _REACHED if _agent_serves() else START
     try:
         store = TCPStore(
             host, port, is_master=is_master, timeout=patience, wait_for_workers=False, multi_tenant=is_master
@@ -130,6 +129,11 @@ def _connect(is_master: bool) -> TCPStore:
         ) from None
     store.set_timeout(START)
     return store
+
+
+def _agent_serves() -> bool:
+    """Whether the store at MASTER_ADDR is that of torchrun's agent; otherwise rank 0 serves it."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def _own_address() -> str:

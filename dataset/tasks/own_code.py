@@ -213,6 +213,13 @@ def generated(task: Stated, rng: np.random.Generator, difficulty: int) -> tuple[
     return _checked_pair(task, made, "generate")
 
 
+def generated_in_turn(task: Stated, difficulties: Sequence[int], rng: np.random.Generator) -> Iterator[tuple[Any, Any]]:
+    """Questions and answers of `generate` without end, of each difficulty in turn; see `generated`."""
+    while True:
+        for difficulty in difficulties:
+            yield generated(task, rng, difficulty)
+
+
 def examples_of(task: Stated, split: Literal["train", "test"]) -> Iterator[tuple[Any, Any]] | None:
     """The questions and answers of `examples`, not yet as tokens; None: they are generated.
 

@@ -20,7 +20,6 @@ from models.act import Carry
 from models.lattice.lattice import Deduction, choose_at_random, given_cells, in_conflict, surviving
 from models.lattice.losses import lattice_losses
 from models.lattice.starts import draw_starts
-from models.lattice.symmetry import Symmetry
 from models.losses import ACTLossHead
 from models.recursive_reasoning.ldt import Choose, LatticeDeductionTransformer
 from utils.counter_random import uniform
@@ -79,7 +78,8 @@ class LatticeLossHead(ACTLossHead):
         asked = self._asked(carry)
         given = given_cells(states["puzzle"]) | ~asked
         choose = random_choice(row_seeds, config.temperature)
-        found, _ = self.model.step(states["lattice"], given, choose, self._symmetry(_MOVE_SYMMETRY, row_seeds))
+        symmetry = self.model.draw_symmetry(_MOVE_SYMMETRY, row_seeds)
+        found, _ = self.model.step(states["lattice"], given, choose, symmetry)
         steps = carry.steps + 1
         done = (found.solved | found.conflict & in_conflict(found.lattice, states["alpha"], asked)) & ~carry.halted
         done |= (steps > config.halt_max_steps) & ~carry.halted
@@ -111,7 +111,8 @@ class LatticeLossHead(ACTLossHead):
     def pool_losses(self, pool: Carry, row_seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(the mean loss, its parts by the names of metrics)."""
         lattice, puzzle, alpha = (pool.states[name] for name in ("lattice", "puzzle", "alpha"))
-        symmetry, config, asked = self._symmetry(_LOSS_SYMMETRY, row_seeds), self.model.settings, self._asked(pool)
+        symmetry = self.model.draw_symmetry(_LOSS_SYMMETRY, row_seeds)
+        config, asked = self.model.settings, self._asked(pool)
         if symmetry is not None:
             lattice, puzzle, alpha = (symmetry.apply(x) for x in (lattice, puzzle, alpha))
             asked = asked.gather(1, symmetry.cells)
@@ -122,9 +123,6 @@ class LatticeLossHead(ACTLossHead):
         )  # fmt: skip
         loss = keep + config.digit_loss_weight * digit + config.conflict_loss_weight * conflict
         return loss, {"lm_loss": digit, "keep_loss": keep, "conflict_loss": conflict}
-
-    def _symmetry(self, purpose: int, row_seeds: Tensor) -> Symmetry | None:
-        return self.model.draw_symmetry(purpose, row_seeds)
 
     def _asked(self, pool: Carry) -> Tensor:
         """The cells that have a label, bool [batch, cells]."""
