@@ -2,10 +2,12 @@
 
     uv run python -m bench.export_formats                                  # all models, 200 puzzles each
     uv run python -m bench.export_formats --models sudoku_6x6 --puzzles 50
+    uv run python -m bench.export_formats --models checkpoints/.../step_1000 --steps 1
 
 Measures the models of weights/ and, untrained, TRM at its published sizes for Sudoku-Extreme: with attention (`trm`)
-and with an MLP over the cells (`trm_mlp`). Of models that are named, the rows in the table are replaced, and the others
-are kept. The logits of all formats are compared with those of the model itself in fp32.
+and with an MLP over the cells (`trm_mlp`); or those that are named, among which may be checkpoints. Of models that are
+named, the rows in the table are replaced, and the others are kept. The logits of all formats are compared with those of
+the model itself in fp32.
 """
 
 import os
@@ -25,6 +27,7 @@ from evaluators.loading import load, shipped_names
 from evaluators.reasoner import Origin, Reasoner
 from exporting.checks import Answers, compare, onnx_answers, original_answers, program_answers, sample_puzzles
 from exporting.int8 import quantised
+from exporting.models import name_of
 from exporting.onnx_models import answer_model
 from exporting.program import answer_program, save_program
 from models.factory import make_head
@@ -46,7 +49,7 @@ class Config:
     """What to measure."""
 
     models: list[str] = field(default_factory=lambda: [*shipped_names(), *PUBLISHED])
-    """Names of models in weights/, and trm and trm_mlp."""
+    """Names of models in weights/, trm and trm_mlp, and paths of checkpoints."""
     puzzles: int = 200
     """Puzzles of each model."""
     steps: int | None = None
@@ -82,19 +85,21 @@ def remembered(answers: Answers) -> Answers:
     return answer
 
 
-def rows_of(name: str, config: Config) -> list[str]:
-    """The rows of a model in the table."""
-    reasoner = published(name) if name in PUBLISHED else load(name, "cpu", dtype="float32")
+def rows_of(model_name: str, config: Config) -> tuple[str, list[str]]:
+    """(what the table calls a model, its rows)."""
+    untrained = model_name in PUBLISHED
+    reasoner = published(model_name) if untrained else load(model_name, "cpu", dtype="float32")
+    name = model_name if untrained else name_of(reasoner)
     inputs, _ = sample_puzzles(reasoner, config.puzzles)
     usual = reasoner.origin.max_steps or reasoner.head.model.config.halt_max_steps
-    steps = config.steps or (1 if name in PUBLISHED else min(usual, _MOST_STEPS))
+    steps = config.steps or (1 if untrained else min(usual, _MOST_STEPS))
     original = remembered(original_answers(reasoner))
     rows: list[str] = []
 
     def add(kind: str, path: Path, exported: Answers) -> None:
         size, result = path.stat().st_size, compare(reasoner, exported, inputs, steps, original=original)
         tied = f" and {result.tied} tied" if result.tied else ""
-        solved = "" if name in PUBLISHED or result.exact is None else f"{result.exact} of {result.puzzles}"
+        solved = "" if untrained or result.exact is None else f"{result.exact} of {result.puzzles}"
         rows.append(
             f"| {name} | {kind} | {size / 1e6:.2f} | {result.puzzles}, {result.steps} | {result.wrong}{tied} | "
             f"{result.difference:.0e}, {result.difference_of_all:.0e} | {solved} | "
@@ -115,7 +120,7 @@ def rows_of(name: str, config: Config) -> list[str]:
             path = Path(folder) / "model.pt2"
             save_program(answer_program(reasoner), path)
             add("torch.export", path, program_answers(reasoner, path))
-    return rows
+    return name, rows
 
 
 def _load() -> str:
@@ -131,8 +136,8 @@ def main(config: Config) -> None:
     before, rest = text.split(BEGIN)
     old, after = rest.split(END)
     kept = [row for row in old.splitlines() if row.startswith("| ") and row != HEADER]
-    for name in config.models:
-        own = rows_of(name, config)
+    for model_name in config.models:
+        name, own = rows_of(model_name, config)
         kept = [row for row in kept if not row.startswith(f"| {name} |")] + own
         rule = "|" + "---|" * len(COLUMNS)
         machine = f"Measured with torch {torch.__version__.split('+')[0]} on {config.threads} thread(s) of a CPU "

@@ -24,6 +24,7 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from pydantic import Field
 from torch import Tensor
 
@@ -313,9 +314,11 @@ def run(config: BenchConfig) -> None:
             getattr(bench, part)()
     if config.output is not None and ranks.is_main:
         described = {
+            "experiment": HydraConfig.get().runtime.choices.get("experiment"),
             "arch": config.arch.model_dump(),
             "batch": config.global_batch_size,
             "seq_len": bench.head.model.config.seq_len,
+            "vocab_size": bench.head.model.config.vocab_size,
             "device": str(machine.device),
             "processes": ranks.world_size,
         }

@@ -82,9 +82,10 @@ def step_memory(
         compiled: whether the blocks are compiled.
     """
     rows = config.global_batch_size // processes
-    recompute = config.activation_checkpointing
-    one, two = (_trace(config.arch, vocab_size, seq_len, dtype, recompute, examples) for examples in (1, 2))
-    share = COMPILED_SHARE if compiled and not recompute else 1.0
+    recompute, arch, share = config.activation_checkpointing, config.arch, 1.0
+    if compiled and not recompute:
+        share, arch = COMPILED_SHARE, _with_plain_unit(config.arch)
+    one, two = (_trace(arch, vocab_size, seq_len, dtype, recompute, examples) for examples in (1, 2))
     per_example = (two.kept - one.kept) * share
     copies = 2 + 2 * (config.optimizer is not None) + config.ema  # weights and gradients; two moments; averages
     return StepMemory(
@@ -133,6 +134,16 @@ class _Traced:
     parameters: int  # bytes, as the following
     states: int
     kept: int
+
+
+def _with_plain_unit(arch: ArchConfig) -> ArchConfig:
+    """`arch` with SwiGLU as its gated unit: compiled, another unit keeps the gate and what it gates too, and no more.
+
+    Measured with `rms_gate` on an H100: 22.9 GB, where SwiGLU's estimate is 22.7.
+    """
+    if "gated_unit" not in arch.own_keys:
+        return arch
+    return ArchConfig.model_validate(arch.model_dump() | {"gated_unit": "swiglu"})
 
 
 def _trace(arch: ArchConfig, vocab_size: int, seq_len: int, dtype: str, recompute: bool, examples: int) -> _Traced:

@@ -14,7 +14,6 @@ import json
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from models.sparse_embedding import table_traffic
 from scripts.scale_model import DataSize, Fitted, Measured, Needs, fit, parameter_bytes, pass_seconds, predict
@@ -125,21 +124,9 @@ def scale(config: PretrainConfig, data: Published, gpus: int, machine: Fitted, r
 
 @cache
 def measured() -> dict[str, Measured]:
-    """The newest complete bench of each published experiment, compiled, on one GPU; later lines are newer.
-
-    The update was timed with one of them only, and counts for all, because their models are of about the same size.
-    """
-    found, update = dict[str, dict[str, Any]](), 0.0
-    for line in BENCH.read_text().splitlines():
-        bench = json.loads(line)
-        if not bench["compiled"] or PASS not in bench:
-            continue
-        if bench["seq_len"] == 81:
-            name = "sudoku_extreme_mlp" if bench["arch"]["mlp_t"] else "sudoku_extreme_att"
-        else:
-            name = "maze_hard" if bench["batch"] == 128 else "arc1"
-        found[name] = bench
-        update = bench.get(UPDATE, update)
+    """The newest complete bench of each experiment, compiled, on one GPU; later lines are newer."""
+    benches = [json.loads(line) for line in BENCH.read_text().splitlines()]
+    found = {bench["experiment"]: bench for bench in benches if bench["compiled"] and {PASS, UPDATE} <= bench.keys()}
     return {
         name: Measured(
             config=compose("cfg_pretrain", [f"experiment={name}"]).model_copy(
@@ -149,7 +136,7 @@ def measured() -> dict[str, Measured]:
             step=bench[STEP] / 1e3,
             memory=bench["peak_memory_gb"] * 1e9,
             forward=bench[PASS] / 1e3,
-            update=update / 1e3,
+            update=bench[UPDATE] / 1e3,
         )
         for name, bench in found.items()
     }
@@ -184,6 +171,7 @@ PUBLISHED = {
     "URM, ARC-AGI-1 53.8": "arc1_urm",
     "URM, Sudoku-Extreme about 78": "sudoku_extreme_urm",
     "EqR, Sudoku-Extreme 99.8": "sudoku_extreme_eqr",
+    "SE-RRM, Sudoku-Extreme 93.7": "sudoku_extreme_se_rrm",
 }
 
 

@@ -35,8 +35,8 @@ def config_of(*overrides: str) -> PretrainConfig:
 def test_the_estimate_is_the_peak_measured_on_a_gpu(bench: dict):
     arch = ArchConfig.model_validate(bench["arch"])
     config = config_of(f"global_batch_size={bench['batch']}").model_copy(update={"arch": arch, "ema": True})
-    vocab_size = {81: 11, 900: 12}[bench["seq_len"]]
-    estimate = step_memory(config, vocab_size, bench["seq_len"], 1, 1, "bfloat16", bench["compiled"])
+    sizes = (bench["vocab_size"], bench["seq_len"])
+    estimate = step_memory(config, *sizes, 1, 1, "bfloat16", bench["compiled"])
     assert estimate.total / 1e9 == pytest.approx(bench["peak_memory_gb"], rel=0.06)
 
 
