@@ -24,7 +24,18 @@ from models.training import PuzzleEmbRates, TrainState
 from utils.distributed import broadcast_module, launched_ranks
 from utils.divergence import explained_divergence, largest_loss, train_through
 from utils.hydra import hydra_main
-from utils.run import check_batch_size, format_metrics, open_log, plan_on_main, prepare_job, resume, save
+from utils.run import (
+    OWED,
+    Owed,
+    check_batch_size,
+    format_metrics,
+    log_step,
+    open_log,
+    plan_on_main,
+    prepare_job,
+    resume,
+    save,
+)  # fmt: skip
 from utils.run_control import RunControl
 from utils.schedule import StepReader, make_schedule, say_if_short
 from utils.settings import PretrainConfig
@@ -69,12 +80,13 @@ def train(config: PretrainConfig) -> None:
         puzzle_emb = PuzzleEmbRates(config.puzzle_emb_lr, config.puzzle_emb_weight_decay)
         warmup_steps, frozen = config.lr_warmup_steps, config.freeze_weights
         state = TrainState(head, config, ranks, schedule.total_steps, warmup_steps, puzzle_emb, frozen, plan.skipped)
+        owed: Owed = {}  # the step whose evaluation a signal has broken off
         if plan.resume is not None:
             # data that are known to be the same may lie elsewhere
             fixed = KEYS_FIXED_ON_RESUME + (() if data.check_same(plan.resume[0]) else ("data_paths",))
             for note in evaluation.notes_on_resume() if evaluation is not None else []:
                 say(f"note: {note}")
-            resume(state, plan, config, fixed, comparable_config, say)
+            owed = resume(state, plan, config, fixed, comparable_config, say).get(OWED, {})
         broadcast_module(head)  # no rank may start with other weights than rank 0
         work, step_flops = flops_of_run(arch, shape.vocab_size, shape.seq_len, size, schedule.total_steps)
         acceleration = accelerate(head.model, machine, work)
@@ -89,7 +101,7 @@ def train(config: PretrainConfig) -> None:
         say(f"model: {count_parameters(head):,} parameters; steps: {state.step} -> {schedule.last_step}")
         say_if_short(config, schedule.last_step, warmup_steps, say)
         steps = schedule.after(state.step)
-        log = open_log(config, plan, steps, SHOWN, ranks)
+        log = open_log(config, plan, range(owed.get("step", steps.start), steps.stop), SHOWN, ranks)
         if ranks.is_main:
             data.write_record(plan.folder)
 
@@ -97,25 +109,24 @@ def train(config: PretrainConfig) -> None:
         workers = config.num_workers if config.num_workers is not None else int(device.type == "cuda")
         feed = device_batches(data.batches, steps, device, resident, workers)
         reader = StepReader({"examples": size}, step_flops, device, largest_loss(config, shape.vocab_size), control)
-        metrics: dict[str, float] = {}
+        metrics: dict[str, float] = owed.get("metrics", {})
         with explained_divergence(config, plan, data.batches.names, ranks), log, control.loop(schedule, plan):
+            if owed:  # the evaluation that a signal broke off
+                due = evaluation and evaluation.due(state, plan, control, goes_on=True)
+                log_step(log, control, **owed, due=due)
+                if control.stops(state.step):
+                    return
             for step, batch in zip(steps, feed, strict=True):
                 reader.data_ready()
                 reader.add(step, state.launch_step(batch, control.asks))
                 evaluates, saves = schedule.evaluates(step), schedule.saves(step)
                 # on GPUs a step is read one step later, so that the device never waits for the host
                 for done, metrics, perf in reader.ready(all_steps=evaluates or saves):
-                    if evaluation is not None and evaluates and done == step:
-                        with state.averaged():
-                            results = evaluation(head, plan.folder / f"evaluation_step_{step}")
-                        log.say(f"evaluated after step {step}: {format_metrics(results)}")
-                        metrics |= results
-                    log.step(done, metrics, perf)
-                if evaluation is not None and evaluates:
-                    log.media(evaluation.media(plan.folder / f"evaluation_step_{step}"), step)
+                    due = evaluation.due(state, plan, control) if evaluation and evaluates and done == step else None
+                    owed = log_step(log, control, done, metrics, perf, due)
                 saves = saves or control.saves
                 if saves:
-                    save(config, state, plan, control)
+                    save(config, state, plan, control, {OWED: owed})
                 if evaluates or saves:
                     reader.restart()
                 if control.stops(step):

@@ -22,7 +22,19 @@ from models.training import TrainState
 from utils.distributed import broadcast_module, launched_ranks
 from utils.divergence import explained_divergence, largest_loss, train_through
 from utils.hydra import hydra_main
-from utils.run import check_batch_size, format_metrics, open_log, plan_on_main, prepare_job, resume, save
+from utils.run import (
+    OWED,
+    DueEvaluation,
+    Owed,
+    check_batch_size,
+    format_metrics,
+    log_step,
+    open_log,
+    plan_on_main,
+    prepare_job,
+    resume,
+    save,
+)  # fmt: skip
 from utils.run_control import RunControl
 from utils.schedule import StepReader, make_schedule, say_if_short
 from utils.settings import TextConfig
@@ -66,9 +78,11 @@ def train(config: TextConfig) -> None:
         schedule = make_schedule(config, *plan_rows(config, keep))
         warmup_steps = round(config.lr_warmup_ratio * schedule.total_steps)
         state = TrainState(head, config, ranks, schedule.total_steps, warmup_steps, skipped=plan.skipped)
+        owed: Owed = {}  # the step whose evaluation a signal has broken off
         if plan.resume is not None:
             saved = resume(state, plan, config, KEYS_FIXED_ON_RESUME, comparable_config, say)
             text.batches.load_state_dict(saved["text"])
+            owed = saved.get(OWED, {})
         broadcast_module(head)  # no rank may start with other weights than rank 0
         acceleration = accelerate(head.model, machine)
         state.use_fast_update(acceleration)
@@ -79,17 +93,27 @@ def train(config: TextConfig) -> None:
         say(f"model: {count_parameters(head):,} parameters; steps: {state.step} -> {schedule.last_step}")
         say_if_short(config, schedule.last_step, warmup_steps, say)
         steps = schedule.after(state.step)
-        log = open_log(config, plan, steps, SHOWN, ranks)
+        log = open_log(config, plan, range(owed.get("step", steps.start), steps.stop), SHOWN, ranks)
         if ranks.is_main:
             text.tokenizer.save(plan.folder)
+
+        def evaluate() -> dict[str, float]:
+            with state.averaged():
+                return evaluate_language(
+                    head, text.held_out_batches, device, config.eval_halt_max_steps, control.asked_to_end
+                )
 
         # -- the loop: step, evaluate, log, save
         workers = config.num_workers if config.num_workers is not None else int(device.type == "cuda")
         feed = text_feed(text.batches, steps, keep, device, workers)
         reader = StepReader({"tokens": size * config.seq_len}, 0, device, largest_loss(config, vocab_size), control)
-        metrics: dict[str, float] = {}
+        metrics: dict[str, float] = owed.get("metrics", {})
         names = partial(row_names, size=size, keep=keep)
         with explained_divergence(config, plan, names, ranks), log, control.loop(schedule, plan):
+            if owed:  # the evaluation that a signal broke off
+                log_step(log, control, **owed, due=DueEvaluation(evaluate))
+                if control.stops(state.step):
+                    return
             for step, batch, position in feed:
                 reader.data_ready()
                 reader.add(step, state.launch_step(batch, control.asks))
@@ -97,15 +121,11 @@ def train(config: TextConfig) -> None:
                 # on GPUs a step is read one step later, so that the device never waits for the host
                 for done, metrics, perf in reader.ready(all_steps=evaluates or saves):
                     metrics["train/sequences"] = -(-done // keep) * size
-                    if evaluates and done == step:
-                        with state.averaged():
-                            metrics |= evaluate_language(
-                                head, text.held_out_batches, device, config.eval_halt_max_steps
-                            )
-                    log.step(done, metrics, perf)
+                    due = DueEvaluation(evaluate) if evaluates and done == step else None
+                    owed = log_step(log, control, done, metrics, perf, due)
                 saves = saves or control.saves
                 if saves:
-                    save(config, state, plan, control, {"text": position})
+                    save(config, state, plan, control, {"text": position, OWED: owed})
                 if evaluates or saves:
                     reader.restart()
                 if control.stops(step):

@@ -1,7 +1,10 @@
 """Evaluations of a training run, between its steps."""
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,12 +16,15 @@ from evaluators.media import evaluation_media
 from evaluators.report.runs import RESULTS
 from evaluators.trace.choose import trace_examples
 from evaluators.trace.files import NAME as TRACE
+from evaluators.unfinished import Unfinished
 from models.losses import ACTLossHead
 from utils.atomic_file import write_json
 from utils.distributed import Ranks
 from utils.files import writing_to
 from utils.logging import FULL_FOLDER
-from utils.media import MakeMedia
+from utils.run import DueEvaluation, Training
+from utils.run_control import RunControl
+from utils.run_folder import RunPlan
 from utils.settings import PretrainConfig
 
 _TRACE_CANDIDATES = 16  # failed and solved examples are looked for among these; all of them take every step
@@ -55,9 +61,33 @@ class TrainingEvaluation:
             return ["aggregated_voting starts anew; the votes of evaluations before the resume are not in it"]
         return []
 
-    def __call__(self, head: ACTLossHead, folder: Path) -> dict[str, float]:
-        """Metrics `{set}/{name}` of the current weights. Evaluators write files to `folder`. All ranks must call it."""
+    def due(self, state: Training, plan: RunPlan, control: RunControl, goes_on: bool = False) -> DueEvaluation:
+        """The evaluation after the step that the run has reached, of the averaged weights; see `utils.run.log_step`."""
+        folder, head = plan.folder / f"evaluation_step_{state.step}", state.head
+        assert isinstance(head, ACTLossHead)
+
+        def evaluate() -> dict[str, float]:
+            with state.averaged():
+                return self(head, folder, control.asked_to_end, goes_on)
+
+        return DueEvaluation(evaluate, evaluation_media(folder))
+
+    def __call__(
+        self, head: ACTLossHead, folder: Path, stops: Callable[[], bool], goes_on: bool = False
+    ) -> dict[str, float]:
+        """Metrics `{set}/{name}` of the current weights. All ranks must call it.
+
+        Args:
+            head: the model.
+            folder: where evaluators write files.
+            stops: asked after each batch whether this rank is to break off.
+            goes_on: the evaluation of the same weights has been broken off before, and goes on from there.
+
+        Raises:
+            Interrupted: `stops` said so on any rank; raised on all of them. What there is so far is kept in `folder`.
+        """
         config = self.config
+        unfinished = Unfinished(folder, self._identity(), self.ranks, seconds=math.inf, goes_on=goes_on)
         rule = HaltRule(config.eval_halt_threshold, config.eval_halt_unchanged) if config.eval_early_halting else None
         results = evaluate_split(
             head,
@@ -73,8 +103,11 @@ class TrainingEvaluation:
             save_outputs=config.eval_save_outputs,
             save_path=folder,
             made=self.evaluators,
+            unfinished=unfinished,
+            stops=stops,
         )
         if self.ranks.is_main:
+            unfinished.remove()
             self._write(head, folder, results)
         metrics: dict[str, float] = {}
         for name, result in results.items():
@@ -82,6 +115,11 @@ class TrainingEvaluation:
             prefix = "" if len(results) == 1 else f"{name}/"
             metrics |= {f"{prefix}{key}": value for key, value in result.task_metrics.items()}
         return metrics
+
+    def _identity(self) -> dict[str, Any]:
+        """What the results depend on, besides the weights."""
+        settings = {key: value for key, value in self.config.model_dump().items() if key.startswith("eval")}
+        return settings | {"batch": self._batch_size, "data": [str(source.root) for source in self.split.sources]}
 
     def _write(self, head: ACTLossHead, folder: Path, results: dict[str, EvaluationResult]) -> None:
         """Write results.json, and trace.npz of a few examples, to `folder`; a trace that fails is only said."""
@@ -129,11 +167,6 @@ class TrainingEvaluation:
     def _slots(self) -> int:
         """Examples of a batch in this process."""
         return -(-self._batch_size // self.ranks.world_size)
-
-    @staticmethod
-    def media(folder: Path) -> MakeMedia:
-        """The pictures and tables of the evaluation that has written to `folder`, made when they are asked for."""
-        return evaluation_media(folder)
 
     def picture(self, head: ACTLossHead, path: Path) -> str | None:
         """Draw how a test example is solved to `path`. Returns a picture for the terminal; None if there is none."""

@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -33,11 +33,12 @@ from evaluators.solving import Solving
 from evaluators.terminal import in_terminal
 from evaluators.unfinished import Resumable, Unfinished
 from models.losses import ACTLossHead, Score
-from utils.distributed import Ranks, barrier, sum_over_ranks
+from utils.distributed import Ranks, barrier, largest_over_ranks, sum_over_ranks
 from utils.errors import UserError, did_you_mean
 from utils.file_names import safe_name
 from utils.functions import load_class
 from utils.settings import EvaluatorConfig
+from utils.stop_signals import Interrupted
 
 BATCH_OUTPUTS = (*MODEL_INPUTS, "example_index")
 _PACE_IN_LOGS = 30.0  # seconds between two lines of progress, where stderr is no terminal
@@ -160,6 +161,7 @@ def evaluate_split(
     made: dict[Path, list[Evaluator]] | None = None,
     unfinished: Unfinished | None = None,
     blank_ids: bool = False,
+    stops: Callable[[], bool] | None = None,
 ) -> dict[str, EvaluationResult]:
     """Evaluate every set of `split`.
 
@@ -179,9 +181,13 @@ def evaluate_split(
         unfinished: where to keep what there is so far, and to go on after an interruption; None: begin anew. Tensors
             to save, and evaluators that are not `Resumable`, make it begin anew.
         blank_ids: give the model the blank puzzle id for every example, as for puzzles that it does not know.
+        stops: asked after each batch whether this rank is to break off.
 
     Returns:
         Set name (with several data sets, `folder/set`) -> result, on every rank; task metrics on rank 0.
+
+    Raises:
+        Interrupted: `stops` said so on any rank; raised on all of them.
     """
     results = {}
     made = {} if made is None else made
@@ -207,6 +213,7 @@ def evaluate_split(
                 save_path=folder,
                 name=name,
                 unfinished=unfinished,
+                stops=stops,
             )
     return results
 
@@ -236,13 +243,14 @@ def evaluate_set(
     save_path: Path | None = None,
     name: str = "all",
     unfinished: Unfinished | None = None,
+    stops: Callable[[], bool] | None = None,
 ) -> EvaluationResult:
     """Evaluate one set; see `evaluate_split`."""
     was_training = head.training
     head.eval()
     steps = head.model.steps_limit(max_steps)
     wanted = set(save_outputs).union(*(evaluator.required_outputs for evaluator in evaluators))
-    done, sums = 0, dict[str, Tensor]()
+    done, sums, interrupted = 0, dict[str, Tensor](), False
     saved: dict[str, list[Tensor]] = {key: [] for key in save_outputs}
     for evaluator in evaluators:
         evaluator.begin_eval()
@@ -279,16 +287,21 @@ def evaluate_set(
                 evaluator.update_batch(batch, answers.predictions)
             for key in save_outputs:
                 saved[key].append({**batch, **answers.predictions}[key].cpu())
+            interrupted = stops is not None and stops()
             if kept is not None:
-                kept.save(number, sums, resumable)
+                kept.save(number, sums, resumable, last=interrupted)
+            if interrupted:
+                break
     head.train(was_training)
+    barrier()  # ranks whose examples halt early wait for the others, for longer than a collective may take
+    if stops is not None and largest_over_ranks(float(interrupted), device):
+        raise Interrupted
 
     if save_outputs and save_path is not None:
         save_path.mkdir(parents=True, exist_ok=True)
         file = save_path / f"{batches.shard.name}_preds.{ranks.rank}"
         torch.save({key: torch.cat(parts) for key, parts in saved.items() if parts}, file)
     zero = torch.zeros((), device=device)
-    barrier()  # ranks whose examples halt early wait for the others, for longer than a collective may take
     total = sum_over_ranks({key: sums.get(key, zero) for key in _sum_names(steps)})
     task_metrics: dict[str, float] = {}
     for evaluator in evaluators:

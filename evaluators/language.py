@@ -1,15 +1,16 @@
 """How well a language model predicts held-out text."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from models.text.loss import TextLossHead
 from utils.constants import IGNORE_LABEL_ID
-from utils.distributed import sum_over_ranks
+from utils.distributed import largest_over_ranks, sum_over_ranks
 from utils.errors import UserError
+from utils.stop_signals import Interrupted
 
 SUMS = ("count", "loss", "right", "halted_loss", "halted_steps")  # over labelled tokens
 
@@ -19,6 +20,7 @@ def evaluate_language(
     batches: Sequence[dict[str, np.ndarray]],
     device: torch.device,
     max_steps: int | None = None,
+    stops: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
     """Score the answers for all labelled tokens of `batches`. All tokens have the same weight.
 
@@ -27,6 +29,7 @@ def evaluate_language(
         batches: the rows of this rank: inputs, labels, documents, int32 [rows, seq].
         device: the device of the model.
         max_steps: ACT steps; None: halt_max_steps of the model.
+        stops: asked after each batch whether this rank is to break off.
 
     Returns:
         Metrics over the rows of all ranks, the same on every rank. After the last ACT step: eval/lm_loss (nats per
@@ -35,9 +38,11 @@ def evaluate_language(
 
     Raises:
         UserError: no token has a label.
+        Interrupted: `stops` said so on any rank; raised on all of them.
     """
     was_training = head.training
     head.eval()
+    interrupted = False
     zero = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     sums: dict[str, torch.Tensor] = dict.fromkeys(SUMS, zero)
     for arrays in batches:
@@ -55,7 +60,12 @@ def evaluate_language(
             "halted_steps": halted.steps.where(labelled, 0),
         }
         sums = {name: sums[name] + scores[name].sum(dtype=zero.dtype) for name in SUMS}
+        interrupted = stops is not None and stops()
+        if interrupted:
+            break
     head.train(was_training)
+    if stops is not None and largest_over_ranks(float(interrupted), device):
+        raise Interrupted
 
     total = sum_over_ranks(sums)
     count = total.pop("count")

@@ -42,19 +42,21 @@ class Unfinished:
         evaluation: all that the results depend on, as JSON has it.
         ranks: the rank of this process.
         seconds: time between two files.
+        goes_on: whether files that are there already count.
     """
 
     folder: Path
     evaluation: Any
     ranks: Ranks
     seconds: float = _SECONDS
+    goes_on: bool = True
 
     def of_set(self, name: str) -> "UnfinishedSet":
         """Of one set of the data."""
         text = json.dumps([self.evaluation, self.ranks.world_size, name], sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()
         file = f"{name.replace('/', '-')}.{self.ranks.rank}.npz"
-        return UnfinishedSet(self.folder / FOLDER / file, digest, self.seconds)
+        return UnfinishedSet(self.folder / FOLDER / file, digest, self.seconds, self.goes_on)
 
     def remove(self) -> None:
         """Remove the files, since the results are there."""
@@ -67,8 +69,8 @@ class Unfinished:
 class UnfinishedSet:
     """What one rank has of the evaluation of one set: its batches are done in order, so their number says which."""
 
-    def __init__(self, path: Path, digest: str, seconds: float):
-        self._path, self._digest, self._seconds = path, digest, seconds
+    def __init__(self, path: Path, digest: str, seconds: float, goes_on: bool = True):
+        self._path, self._digest, self._seconds, self._goes_on = path, digest, seconds, goes_on
         self._next = time.monotonic() + seconds
 
     def load(self, evaluators: Sequence[Resumable], device: torch.device) -> tuple[int, dict[str, Tensor]]:
@@ -76,6 +78,8 @@ class UnfinishedSet:
 
         A file that is damaged or of another evaluation is ignored: (0, {}).
         """
+        if not self._goes_on:
+            return 0, {}
         try:
             with self._path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 if str(file["digest"]) != self._digest:
@@ -89,10 +93,10 @@ class UnfinishedSet:
         sums = {k.removeprefix("sum/"): torch.from_numpy(v).to(device) for k, v in arrays.items() if k[:4] == "sum/"}
         return int(arrays["batches"]), sums
 
-    def save(self, batches: int, sums: dict[str, Tensor], evaluators: Sequence[Resumable]) -> None:
-        """Write the file if the last one is old enough."""
+    def save(self, batches: int, sums: dict[str, Tensor], evaluators: Sequence[Resumable], last: bool = False) -> None:
+        """Write the file if the last one is old enough, or if the evaluation is about to end here."""
         began = time.monotonic()
-        if began < self._next:
+        if began < self._next and not last:
             return
         arrays = {"digest": np.array(self._digest), "batches": np.array(batches)}
         arrays |= {f"sum/{name}": value.cpu().numpy() for name, value in sums.items()}

@@ -5,8 +5,8 @@ are still there, and the number of restarts does not tell the two apart: it diff
 different times, and stays the same when a node leaves. So rank 0 draws a token for each start, under which all keys of
 that start lie, and gives it to those processes only that have just introduced themselves.
 
-The store of torchrun ends with its agent. Ranks whose launcher has died still finish their step, or an evaluation, and
-save; for what they do together, rank 0 serves a store of its own.
+The store of torchrun ends with its agent. Ranks whose launcher has died still finish their step, or a batch of an
+evaluation, and save; for what they do together, rank 0 serves a store of its own.
 """
 
 import json

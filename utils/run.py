@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -26,13 +26,17 @@ from utils.errors import UserError
 from utils.files import OTHER_FOLDER, writing_to
 from utils.logging import RunLog, SilentLog, choose_wandb_mode
 from utils.machine import Machine
+from utils.media import MakeMedia
 from utils.run_control import RunControl
 from utils.run_folder import RunPlan, check_same_run, plan_run, skipped_steps
 from utils.settings import RESOLVED, TrainingConfig
 from utils.shared_folder import check_shared
+from utils.stop_signals import Interrupted
 from utils.tensorboard_run import check_installed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+OWED = "owed"  # the name of this in a train state:
+Owed = dict[str, Any]  # a step whose evaluation was broken off, as arguments of `log_step`; empty: none was
 Say = Callable[[str], None]
 ConfigT = TypeVar("ConfigT", bound=TrainingConfig)
 # converts a saved configuration to the current format, so that the two can be compared
@@ -219,6 +223,52 @@ def open_log(
 
 
 # -- in the loop -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DueEvaluation:
+    """An evaluation that is due after a step.
+
+    Attributes:
+        run: evaluates, and returns the metrics. It raises `Interrupted` if the run was asked to end meanwhile.
+        media: its pictures and tables, once it has been run.
+    """
+
+    run: Callable[[], dict[str, float]]
+    media: MakeMedia | None = None
+
+
+def log_step(
+    log: RunLog | SilentLog,
+    control: RunControl,
+    step: int,
+    metrics: dict[str, float],
+    perf: dict[str, float],
+    due: DueEvaluation | None = None,
+) -> Owed:
+    """Log a step, with the results of its evaluation if one is due.
+
+    Args:
+        log, control: of the run.
+        step, metrics, perf: the step, see `RunLog.step`; the results are added to `metrics`.
+        due: the evaluation; None: none is due.
+
+    Returns:
+        The step itself if a signal broke off the evaluation, else nothing. The checkpoint of the step must hold it
+        (`more` of `save`), so that a resumed run can evaluate and log the step. The run then ends.
+    """
+    if due is not None:
+        try:
+            results = due.run()
+        except Interrupted:
+            control.evaluation_interrupted()
+            return {"step": step, "metrics": metrics, "perf": perf}
+        log.say(f"evaluated after step {step}: {format_metrics(results)}")
+        metrics |= results
+    log.step(step, metrics, perf)
+    if due is not None and due.media is not None:
+        log.media(due.media, step)
+    return {}
 
 
 def format_metrics(metrics: dict[str, float]) -> str:

@@ -60,6 +60,7 @@ class RunControl:
         self._retention: Retention | None = None
         self._step = 0  # the step that has been launched last
         self._save = self._stop = False  # what the ranks have agreed on
+        self._owes_evaluation = False
         self._stopped: int | None = None  # the step after which the run has been ended
         self._last_save = time.monotonic()
 
@@ -176,10 +177,18 @@ class RunControl:
         """Count the time to the next checkpoint from now on."""
         self._save, self._last_save = False, time.monotonic()
 
+    def asked_to_end(self) -> bool:
+        """Whether this rank knows of a signal. An evaluation asks after each batch, and then agrees with all ranks."""
+        return self._signals.received is not None
+
+    def evaluation_interrupted(self) -> None:
+        """End the run after this step, whose evaluation was broken off. Called on all ranks."""
+        self._stop = self._owes_evaluation = True
+
     def stops(self, step: int) -> bool:
-        """Whether the run ends after `step` because it was asked to. The last step ends it anyway."""
+        """Whether the run ends after `step` because it was asked to. The last step ends it anyway, once evaluated."""
         assert self._schedule is not None
-        if self._stop and step < self._schedule.last_step:
+        if self._stop and (step < self._schedule.last_step or self._owes_evaluation):
             self._stopped = step
         return self._stopped is not None
 

@@ -21,6 +21,10 @@ _PERIOD = 1.0  # seconds between two looks at the launcher
 _FIRST = Path("/proc/1/comm")  # the name of the first process
 
 
+class Interrupted(Exception):
+    """An evaluation was broken off on all ranks, because the run was asked to end."""
+
+
 class StopSignals:
     """Watches for SIGTERM, SIGINT, SIGUSR1 and SIGXCPU within a block, and for the end of the launcher.
 

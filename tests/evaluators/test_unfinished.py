@@ -1,5 +1,6 @@
 """An evaluation that is interrupted goes on where it was, and finds what it would have found."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from evaluators.evaluation import EvaluationResult, evaluate_split
 from evaluators.unfinished import FOLDER, Unfinished
 from evaluators.votes import Candidate, Votes, pack_votes, unpack_votes
 from tests.evaluators.test_evaluation import agree, head_of, write_random
+from tests.ranks import on_two_ranks
 from utils.distributed import Ranks
+from utils.stop_signals import Interrupted
 
 
 @pytest.fixture
@@ -87,6 +90,38 @@ def test_what_does_not_fit_is_left_alone(
     options = {"save_outputs": ["preds"]} if change == "outputs" else {}
     evaluate(split, tmp_path, "other" if change == "other" else "mine", **options)
     assert sizes[:6] == [4, 4, 4, 4, 4, 3]
+
+
+def stopped(folder: str, ranks: Ranks, after: int | None, goes_on: bool) -> dict[str, EvaluationResult]:
+    """An evaluation of which this rank breaks off after so many batches; None: it does not."""
+    split = PuzzleSplit([Path(folder) / "data"], "test")
+    unfinished = Unfinished(Path(folder), "mine", ranks, seconds=math.inf, goes_on=goes_on)
+    asked = iter(range(1, 1000))
+    return evaluate_split(
+        head_of(), split, [], unfinished=unfinished, stops=lambda: next(asked) == after,
+        device=torch.device("cpu"), ranks=ranks, global_batch_size=4,
+    )  # fmt: skip
+
+
+def break_off_on_one_rank(rank: int, folder: str) -> None:
+    ranks = Ranks(rank, 2)
+    for goes_on in (False, True):
+        with pytest.raises(Interrupted):
+            stopped(folder, ranks, 2 if rank == 1 else None, goes_on)
+    with np.load(Path(folder) / FOLDER / "all.1.npz") as kept:
+        assert int(kept["batches"]) == 4  # two of each call
+    found = stopped(folder, ranks, None, goes_on=True)
+    torch.save({name: vars(result) for name, result in found.items()}, Path(folder) / f"found-{rank}")
+
+
+@pytest.mark.thorough
+def test_ranks_break_off_together(tmp_path: Path):
+    write_random(tmp_path / "data", sets=2)
+    on_two_ranks(break_off_on_one_rank, tmp_path)
+    expected = stopped(str(tmp_path), Ranks(), None, goes_on=False)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"found-{rank}")
+        assert all(agree(EvaluationResult(**found[name]), expected[name]) for name in expected)
 
 
 def random_votes(seed: int, questions: int = 3, candidates: int = 5) -> Votes:
