@@ -96,7 +96,7 @@ def train(config: PretrainConfig) -> None:
         # -- the log
         resident, resident_reason = stays_on_device(config.data_on_device, data.batches, device)
         say(f"run: {plan.folder} ({plan.note})\n{machine}\n{acceleration}")
-        say_memory(config, shape, num_puzzles, ranks.world_size, machine, acceleration.compiled, say)
+        say_memory(config, shape, num_puzzles, ranks.world_size, machine, acceleration, say)
         say(f"training data: {'on the device' if resident else 'loaded step by step'} ({resident_reason})")
         say(f"model: {count_parameters(head):,} parameters; steps: {state.step} -> {schedule.last_step}")
         say_if_short(config, schedule.last_step, warmup_steps, say)

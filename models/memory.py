@@ -1,6 +1,6 @@
 """Estimates the device memory of a training step before anything is allocated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from models.acceleration import Acceleration
+from models.act import ACTModel
 from models.factory import make_head
 from models.sparse_embedding import table_traffic
 from utils.machine import Machine
@@ -67,12 +69,19 @@ class StepMemory:
 
 
 def step_memory(
-    config: PretrainConfig, vocab_size: int, seq_len: int, puzzles: int, processes: int, dtype: str, compiled: bool
+    config: PretrainConfig,
+    vocab_size: int,
+    seq_len: int,
+    puzzles: int,
+    processes: int,
+    dtype: str,
+    compiled: bool,
+    kernels: bool = False,
 ) -> StepMemory:
     """The estimate for a run.
 
     The forward passes of one and of two examples are traced on meta tensors, which takes seconds and no memory, and
-    every storage that autograd keeps is counted once. The kernels of `models/fused` keep less than that.
+    every storage that autograd keeps is counted once.
 
     Args:
         config: the run.
@@ -80,19 +89,20 @@ def step_memory(
         processes: number of processes that share the batch.
         dtype: dtype of the recursion.
         compiled: whether the blocks are compiled.
+        kernels: whether they use the kernels of `models/fused/gpu`, which keep less.
     """
     rows = config.global_batch_size // processes
     recompute, arch, share = config.activation_checkpointing, config.arch, 1.0
     if compiled and not recompute:
         share, arch = COMPILED_SHARE, _with_plain_unit(config.arch)
-    one, two = (_trace(arch, vocab_size, seq_len, dtype, recompute, examples) for examples in (1, 2))
-    per_example = (two.kept - one.kept) * share
+    one, two = (_trace(arch, vocab_size, seq_len, dtype, recompute, examples, kernels) for examples in (1, 2))
+    per_example = (two.kept - one.kept) * share + two.kept_by_kernels - one.kept_by_kernels
     copies = 2 + 2 * (config.optimizer is not None) + config.ema  # weights and gradients; two moments; averages
     return StepMemory(
         weights=one.parameters * copies,
         puzzle_table=puzzles * config.arch.own_keys.get("puzzle_emb_ndim", 0) * 4,
         states=(two.states - one.states) * rows * 2,
-        activations=round(per_example * rows / config.grad_accum_steps) + 2 * one.kept - two.kept,
+        activations=round(per_example * rows / config.grad_accum_steps) + 2 * one.all_kept - two.all_kept,
     )
 
 
@@ -102,7 +112,7 @@ def say_memory(
     puzzles: int,
     processes: int,
     machine: Machine,
-    compiled: bool,
+    acceleration: Acceleration,
     say: Callable[[str], None],
 ) -> None:
     """Say before the first step what a large puzzle table costs, and on GPUs what memory a step needs.
@@ -110,8 +120,9 @@ def say_memory(
     On GPUs, also say whether that is more than there is.
 
     Args:
-        config, data, puzzles, processes, compiled: see `step_memory`.
+        config, data, puzzles, processes: see `step_memory`.
         machine: the device, and the dtype of the recursion.
+        acceleration: how the blocks are computed.
         say: called with the line.
     """
     width = config.arch.own_keys.get("puzzle_emb_ndim", 0)
@@ -123,7 +134,8 @@ def say_memory(
         )
     if machine.device.type != "cuda":
         return
-    needs = step_memory(config, data.vocab_size, data.seq_len, puzzles, processes, machine.dtype, compiled)
+    kinds = (machine.dtype, acceleration.compiled, acceleration.fused)
+    needs = step_memory(config, data.vocab_size, data.seq_len, puzzles, processes, *kinds)
     free = torch.cuda.mem_get_info(machine.device)[0] + torch.cuda.memory_allocated(machine.device)
     micro_batch = config.global_batch_size // processes // config.grad_accum_steps
     say(needs.warning(free, micro_batch, config.activation_checkpointing) or f"memory: {needs}")
@@ -134,6 +146,11 @@ class _Traced:
     parameters: int  # bytes, as the following
     states: int
     kept: int
+    kept_by_kernels: int
+
+    @property
+    def all_kept(self) -> int:
+        return self.kept + self.kept_by_kernels
 
 
 def _with_plain_unit(arch: ArchConfig) -> ArchConfig:
@@ -146,7 +163,9 @@ def _with_plain_unit(arch: ArchConfig) -> ArchConfig:
     return ArchConfig.model_validate(arch.model_dump() | {"gated_unit": "swiglu"})
 
 
-def _trace(arch: ArchConfig, vocab_size: int, seq_len: int, dtype: str, recompute: bool, examples: int) -> _Traced:
+def _trace(
+    arch: ArchConfig, vocab_size: int, seq_len: int, dtype: str, recompute: bool, examples: int, kernels: bool
+) -> _Traced:
     """What a forward pass of so many examples keeps."""
     with torch.device("meta"):
         head = make_head(arch, vocab_size, seq_len, num_puzzle_identifiers=1, recompute=recompute, dtype=dtype)
@@ -156,6 +175,7 @@ def _trace(arch: ArchConfig, vocab_size: int, seq_len: int, dtype: str, recomput
         carry = head.initial_carry(batch)
         positions = next(iter(carry.states.values())).shape[-2]
         kept: dict[int, Tensor] = {}
+        by_kernels: dict[int, Tensor] = {}
 
         def keep(tensor: Tensor) -> Tensor:
             # the fused attention of a GPU does not keep the scores; on meta tensors it is spelt out
@@ -163,6 +183,8 @@ def _trace(arch: ArchConfig, vocab_size: int, seq_len: int, dtype: str, recomput
                 kept[tensor.untyped_storage()._cdata] = tensor
             return tensor
 
+        if kernels:
+            _count_kernels(head.model, by_kernels)
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             _, loss, _, _, _ = head(carry=carry, batch=batch)
         del loss
@@ -170,8 +192,30 @@ def _trace(arch: ArchConfig, vocab_size: int, seq_len: int, dtype: str, recomput
     return _Traced(
         parameters=sum(p.nbytes for p in head.parameters()),
         states=sum(z.nbytes for z in carry.states.values()),
-        kept=sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own),
+        kept=_bytes(kept, own | by_kernels.keys()),
+        kept_by_kernels=_bytes(by_kernels, own),
     )
+
+
+def _bytes(kept: dict[int, Tensor], but: Set[int]) -> int:
+    """Bytes of the storages, by their address, but for some of them."""
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in but)
+
+
+def _count_kernels(model: ACTModel, kept: dict[int, Tensor]) -> None:
+    """Have the blocks of `model` use the kernels, and collect in `kept` what these keep for the backward pass."""
+    from models.fused.gpu import convert, layers  # needs Triton, which there is wherever kernels are used
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    class Counted(layers.GPUSwiGLU):
+        def sublayer(self, x: Tensor, eps: float) -> Tensor:
+            with saved_tensors_hooks(keep, lambda tensor: tensor):
+                return super().sublayer(x, eps)
+
+    convert.replace(convert.swiglu_layers(model), Counted)
 
 
 def _gb(size: int) -> str:

@@ -1,6 +1,7 @@
 """Makes the blocks of a model on CUDA use the kernels of this folder."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 
@@ -8,35 +9,48 @@ from models.act import ACTModel
 from models.fused.gpu.layers import GPUSwiGLU
 from models.layers import Block, SwiGLU
 
+# a block, the name of a layer in it, the layer, and why the kernels cannot compute it, or None
+Layers = list[tuple[Block, str, SwiGLU, str | None]]
+
 
 def convert(model: ACTModel) -> tuple[bool, str]:
     """Replace the SwiGLU in the blocks of `model` with fused versions. A second call changes nothing.
 
     Returns (whether the model has fused modules now, reason).
     """
-    device, hidden = next(model.parameters()).device, model.config.hidden_size
     if model.inner.dtype != torch.bfloat16:
         return False, "on CUDA they are for bfloat16"
-    layers = [
-        (block, name, layer)
+    layers = swiglu_layers(model)
+    if not layers:
+        return False, "the blocks of this architecture are of another kind"
+    reasons = [unfit for *_, unfit in layers if unfit is not None]
+    if len(reasons) == len(layers):
+        return False, reasons[0]
+    reason = cannot_compute(next(model.parameters()).device)
+    if reason is not None:
+        return False, reason
+    replace(layers, GPUSwiGLU)
+    return True, f"SwiGLU in bfloat16 on CUDA{f'; but not everywhere: {reasons[0]}' if reasons else ''}"
+
+
+def swiglu_layers(model: ACTModel) -> Layers:
+    """All SwiGLU in the blocks of `model`."""
+    hidden = model.config.hidden_size
+    return [
+        (block, name, layer, GPUSwiGLU.unfit(layer, hidden))
         for block in model.blocks
         if isinstance(block, Block)
         for name, layer in block.named_children()
         # not other subclasses, which compute something else
         if isinstance(layer, SwiGLU) and type(layer) in (SwiGLU, GPUSwiGLU)
     ]
-    if not layers:
-        return False, "the blocks of this architecture are of another kind"
-    reasons = [reason for _, _, layer in layers if (reason := GPUSwiGLU.unfit(layer, hidden)) is not None]
-    if len(reasons) == len(layers):
-        return False, reasons[0]
-    reason = cannot_compute(device)
-    if reason is not None:
-        return False, reason
-    for block, name, layer in layers:
-        if not isinstance(layer, GPUSwiGLU) and GPUSwiGLU.unfit(layer, hidden) is None:
-            block.set_submodule(name, GPUSwiGLU(layer))
-    return True, f"SwiGLU in bfloat16 on CUDA{f'; but not everywhere: {reasons[0]}' if reasons else ''}"
+
+
+def replace(layers: Layers, make: Callable[[SwiGLU], GPUSwiGLU]) -> None:
+    """Replace the plain ones among `layers` that the kernels can compute."""
+    for block, name, layer, unfit in layers:
+        if not isinstance(layer, GPUSwiGLU) and unfit is None:
+            block.set_submodule(name, make(layer))
 
 
 @functools.cache
