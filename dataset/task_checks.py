@@ -222,7 +222,8 @@ def solver(task: Task, examples: Examples, rng: np.random.Generator) -> Iterator
         yield Finding("solve", "note", "the task has none")
         return
     begun, count = time.perf_counter(), 0
-    for question, label in (example for example in examples.all if example[1].any()):
+    labelled = [example for example in examples.all if example[1].any()]
+    for question, label in labelled:
         if time.perf_counter() - begun > _SOLVING:
             break
         fault = _unsolved(task, question, label)
@@ -230,7 +231,7 @@ def solver(task: Task, examples: Examples, rng: np.random.Generator) -> Iterator
             yield Finding("solve", "fault", fault)
             return
         count += 1
-    limit = "" if count == len(examples.all) else f", in {_SOLVING:.0f} seconds"
+    limit = "" if count == len(labelled) else f", in {_SOLVING:.0f} seconds"
     yield Finding("solve", "ok", f"solve gives the labels of {count} questions{limit}")
 
 
