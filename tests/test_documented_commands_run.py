@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,9 @@ STUDIES = {"cpu": "cpu", "paper_ablations": "paper_ablations-gpu"}  # name -> fo
 
 
 def is_run(words: list[str]) -> bool:
-    """Whether `NOT_RUN` does not leave a command out."""
+    """Whether `NOT_RUN` does not leave a command out, and the package is there that it needs besides."""
+    if any(word.startswith("task=reasoning_gym:") for word in words) and find_spec("reasoning_gym") is None:
+        return False
     return not NOT_RUN.keys() & set(words) or bool(QUICK & set(words))
 
 
