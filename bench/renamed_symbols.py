@@ -19,6 +19,7 @@ from dataset.puzzle_dataset import EvalBatches, PuzzleSplit
 from dataset.tasks.grid_symmetry import renamed_by
 from evaluators.loading import load
 from evaluators.reasoner import Reasoner
+from exporting.checks import original_answers
 from utils.constants import IGNORE_LABEL_ID
 from utils.errors import UserError, exit_on_user_error
 
@@ -82,15 +83,6 @@ class Found:
         )
 
 
-def logits_of(reasoner: Reasoner, inputs: np.ndarray, steps: int) -> np.ndarray:
-    """The logits after each step, fp32 [steps, batch, seq, vocab]."""
-    data = {"inputs": torch.from_numpy(inputs), "puzzle_identifiers": torch.zeros(len(inputs), dtype=torch.int32)}
-    data = {name: values.to(reasoner.device) for name, values in data.items()}
-    with torch.inference_mode():
-        found = [outputs["logits"].float().cpu() for _, outputs in reasoner.head.model.answer_steps(data, steps)]
-    return torch.stack(found).numpy()
-
-
 def solved(logits: np.ndarray, labels: np.ndarray) -> int:
     """How many puzzles have the answer of their label, [batch, seq], after the last step."""
     return int(((logits[-1].argmax(-1) == labels) | (labels == IGNORE_LABEL_ID)).all(-1).sum())
@@ -114,15 +106,15 @@ def compare(reasoner: Reasoner, flags: Flags) -> Found:
             f"{flags.data} has puzzles of {sizes[0]} tokens out of {sizes[1]}, and the model answers such of {own[0]} "
             f"out of {own[1]}. Give the data set that it was trained on, or one like it."
         )
-    rng, found = np.random.default_rng(0), Found()
+    rng, found, answers = np.random.default_rng(0), Found(), original_answers(reasoner)
     for shard in source.shards:
         for batch in EvalBatches(source, shard, flags.batch, max_examples=flags.puzzles):
-            plain = logits_of(reasoner, batch["inputs"], flags.steps)
+            plain, _ = answers(batch["inputs"], flags.steps)
             found.add(plain, batch["labels"])
             for _ in range(flags.renamings):
                 name = np.arange(plain.shape[-1])
                 name[symbols] = rng.permutation(symbols)
-                moved = logits_of(reasoner, name[batch["inputs"]].astype(np.int32), flags.steps)
+                moved, _ = answers(name[batch["inputs"]], flags.steps)
                 labels = np.where(batch["labels"] == IGNORE_LABEL_ID, IGNORE_LABEL_ID, name[batch["labels"]])
                 found.add_renamed(plain, moved, labels, name)
     return found

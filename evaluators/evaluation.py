@@ -33,12 +33,11 @@ from evaluators.solving import Solving
 from evaluators.terminal import in_terminal
 from evaluators.unfinished import Resumable, Unfinished
 from models.losses import ACTLossHead, Score
-from utils.distributed import Ranks, barrier, largest_over_ranks, sum_over_ranks
+from utils.distributed import Ranks, barrier, break_off_together, sum_over_ranks
 from utils.errors import UserError, did_you_mean
 from utils.file_names import safe_name
 from utils.functions import load_class
 from utils.settings import EvaluatorConfig
-from utils.stop_signals import Interrupted
 
 BATCH_OUTPUTS = (*MODEL_INPUTS, "example_index")
 _PACE_IN_LOGS = 30.0  # seconds between two lines of progress, where stderr is no terminal
@@ -293,9 +292,7 @@ def evaluate_set(
             if interrupted:
                 break
     head.train(was_training)
-    barrier()  # ranks whose examples halt early wait for the others, for longer than a collective may take
-    if stops is not None and largest_over_ranks(float(interrupted), device):
-        raise Interrupted
+    break_off_together(interrupted, device)  # ranks whose examples halt early wait here for the others
 
     if save_outputs and save_path is not None:
         save_path.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,8 @@ import torch
 
 from models.text.loss import TextLossHead
 from utils.constants import IGNORE_LABEL_ID
-from utils.distributed import barrier, largest_over_ranks, sum_over_ranks
+from utils.distributed import break_off_together, sum_over_ranks
 from utils.errors import UserError
-from utils.stop_signals import Interrupted
 
 SUMS = ("count", "loss", "right", "halted_loss", "halted_steps")  # over labelled tokens
 
@@ -64,10 +63,7 @@ def evaluate_language(
         if interrupted:
             break
     head.train(was_training)
-    if stops is not None:
-        barrier()  # a rank that has broken off waits for the others, for longer than a collective may take
-        if largest_over_ranks(float(interrupted), device):
-            raise Interrupted
+    break_off_together(interrupted, device)
 
     total = sum_over_ranks(sums)
     count = total.pop("count")

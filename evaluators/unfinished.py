@@ -69,7 +69,7 @@ class Unfinished:
 class UnfinishedSet:
     """What one rank has of the evaluation of one set: its batches are done in order, so their number says which."""
 
-    def __init__(self, path: Path, digest: str, seconds: float, goes_on: bool = True):
+    def __init__(self, path: Path, digest: str, seconds: float, goes_on: bool):
         self._path, self._digest, self._seconds, self._goes_on = path, digest, seconds, goes_on
         self._next = time.monotonic() + seconds
 

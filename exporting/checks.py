@@ -120,11 +120,13 @@ def original_answers(reasoner: Reasoner) -> Answers:
     """The answers of the model itself, in batches."""
 
     def answers(inputs: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        data = {"inputs": torch.from_numpy(inputs), "puzzle_identifiers": torch.zeros(len(inputs), dtype=torch.int64)}
+        tokens, ids = torch.from_numpy(inputs), torch.zeros(len(inputs), dtype=torch.int64)
+        data = {"inputs": tokens.to(reasoner.device), "puzzle_identifiers": ids.to(reasoner.device)}
         with torch.inference_mode():
             found = [outputs for _, outputs in reasoner.head.model.answer_steps(data, steps)]
-        logits = torch.stack([outputs["logits"].float() for outputs in found])
-        return logits.numpy(), torch.stack([outputs["q_halt_logits"].float().sigmoid() for outputs in found]).numpy()
+        logits = torch.stack([outputs["logits"].float().cpu() for outputs in found])
+        halt = torch.stack([outputs["q_halt_logits"].float().sigmoid().cpu() for outputs in found])
+        return logits.numpy(), halt.numpy()
 
     return answers
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from utils.errors import UserError
 from utils.machine import to_device
 from utils.rank_store import RankStore, meet
+from utils.stop_signals import Interrupted
 
 T = TypeVar("T")
 
@@ -265,6 +266,17 @@ def largest_over_ranks(value: float, device: torch.device) -> float:
     largest = torch.tensor(value, dtype=torch.float64, device=device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     return float(largest)
+
+
+def break_off_together(interrupted: bool, device: torch.device) -> None:
+    """Wait for all ranks, for longer than a collective may take. Collective.
+
+    Raises:
+        Interrupted: any rank says that it was interrupted; raised on all of them.
+    """
+    barrier()
+    if largest_over_ranks(float(interrupted), device):
+        raise Interrupted
 
 
 def gather_rows(tensor: Tensor) -> Tensor | None:
